@@ -1,0 +1,1 @@
+"""The agent beside the meters: read, validate, sign, buffer, publish."""

@@ -1,0 +1,1 @@
+"""One vendor library each; nothing else imports them."""

@@ -1,0 +1,1 @@
+"""Measurements; figures come from here, never from tests."""

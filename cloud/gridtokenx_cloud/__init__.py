@@ -1,0 +1,1 @@
+"""The cloud: verify, store, credit, mint, prove, show."""

@@ -1,0 +1,1 @@
+"""Fakes, builders and helpers shared by the tests."""
