@@ -1,0 +1,1 @@
+"""The store: plain SQL over SQLite, one module per service that uses it."""

@@ -1,0 +1,49 @@
+"""Append to the outbox and to the audit log, inside the caller's transaction."""
+
+import hashlib
+import json
+import secrets
+import sqlite3
+from collections.abc import Iterable, Mapping
+
+from gridtokenx_cloud.events import MarketEvent, to_json
+
+
+def append_event(
+    tx: sqlite3.Connection, streams: Iterable[str], event: MarketEvent, at_ms: int
+) -> None:
+    """Write *event* to each stream at its next gapless offset."""
+    for stream in streams:
+        row = tx.execute(
+            "INSERT INTO event_streams (stream, epoch, last_offset) VALUES (?, ?, 1)"
+            " ON CONFLICT (stream) DO UPDATE SET last_offset = last_offset + 1"
+            " RETURNING last_offset, epoch",
+            (stream, secrets.token_hex(8)),
+        ).fetchone()
+        offset, epoch = row["last_offset"], row["epoch"]
+        body = to_json(event, f"{epoch}-{stream}-{offset}", at_ms)
+        tx.execute(
+            "INSERT INTO events (stream, stream_offset, type, meter_id, body, created_at_ms)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (stream, offset, event.type, getattr(event, "meter_id", None), body, at_ms),
+        )
+
+
+def append_audit(
+    tx: sqlite3.Connection,
+    *,
+    at_ms: int,
+    actor: str,
+    action: str,
+    subject: str,
+    detail: Mapping[str, object],
+) -> None:
+    """Write one audit entry; each hash covers the one before it, so a cut or a change shows."""
+    last = tx.execute("SELECT hash FROM audit_log ORDER BY entry DESC LIMIT 1").fetchone()
+    text = json.dumps(detail, sort_keys=True, separators=(",", ":"))
+    chained = "\n".join([last["hash"] if last else "", str(at_ms), actor, action, subject, text])
+    tx.execute(
+        "INSERT INTO audit_log (at_ms, actor, action, subject, detail, hash)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (at_ms, actor, action, subject, text, hashlib.sha256(chained.encode()).hexdigest()),
+    )

@@ -1,0 +1,1 @@
+"""The commands of `gtx-cloud`, one module per subject."""
