@@ -1,0 +1,45 @@
+# Two commands matter: `make demo` runs the main job, `make test` proves it.
+.PHONY: help setup demo demo-clean test check fmt lint test-fast test-chaos bench clean
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
+
+help: ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## virtual environment and Debian packages; seconds when there already
+	@bash deploy/scripts/setup.sh
+
+demo: setup ## meters to tokens on this machine; Ctrl-C or DEMO_SECONDS=n ends it
+	@exec python -m demo
+
+demo-clean: ## forget the demo's chain, ledger and keys
+	@rm -rf var/demo var/demo-*
+
+test: ## everything: fast, integration, end to end, kills, browser
+	@bash deploy/scripts/setup.sh test
+	pytest -m "" -n 2 --dist loadgroup
+
+test-fast: setup ## the tests without services
+	pytest -q -n 2
+
+test-chaos: setup ## only the kills and fault worlds
+	pytest -m chaos
+
+lint: setup ## format check, lint, types, import contracts
+	ruff format --check -q .
+	ruff check -q .
+	mypy --no-error-summary
+	lint-imports --no-logo >/dev/null || lint-imports
+
+check: lint ## before each commit: lint and the fast tests
+	pytest -q -n 2
+
+fmt: setup ## settle the layout
+	ruff format -q .
+	ruff check -q --fix .
+
+bench: setup ## measure; nothing here is asserted in a test
+	python -m bench
+
+clean: ## remove what was built, keep nothing of the demo
+	rm -rf .venv var dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
