@@ -11,6 +11,7 @@ from gridtokenx_wire import base58
 from gridtokenx_wire.encoding import encode_line, line_hash, parse_line
 from gridtokenx_wire.errors import WireError
 from gridtokenx_wire.receipt import decode_receipt, encode_receipt
+from gridtokenx_wire.record import Record
 from gridtokenx_wire.signing import (
     RECORD_DOMAIN,
     open_sealed,
@@ -27,6 +28,11 @@ def load(name: str) -> Any:
 
 def key_of(vectors: Any) -> Ed25519PrivateKey:
     return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(vectors["seed"]))
+
+
+def read(line: bytes, public_key: bytes) -> Record:
+    open_sealed(line, RECORD_DOMAIN, public_key, verify_ed25519)
+    return parse_line(line)
 
 
 LINES = load("lines.json")
@@ -62,8 +68,7 @@ def test_a_line_outside_the_contract_is_refused_by_name(vector: dict[str, str]) 
     line = vector["line"].encode("latin-1")
 
     with pytest.raises(WireError) as refused:
-        open_sealed(line, RECORD_DOMAIN, public_key, verify_ed25519)
-        parse_line(line)
+        read(line, public_key)
 
     assert refused.value.code == vector["code"]
 
