@@ -1,0 +1,86 @@
+"""Which reads fetch the wanted points of a meter."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from gridtokenx_agent.ports import ReadFunction
+from gridtokenx_agent.profiles.model import ENERGY_POINTS, MeterProfile, PointSpec
+
+MAX_GAP: Final = 30
+"""Registers worth reading in vain: at 9600 baud 60 bytes cost about what a transaction costs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One read: registers from *address* on, and the points that lie in them."""
+
+    function: ReadFunction
+    address: int
+    count: int
+    points: tuple[tuple[str, PointSpec], ...]
+
+    def words_of(self, name: str, words: Sequence[int]) -> tuple[int, ...]:
+        """Cut the words of point *name* out of the answer to this block."""
+        point = dict(self.points)[name]
+        start = point.address - self.address
+        return tuple(words[start : start + point.count])
+
+
+def plan_blocks(profile: MeterProfile, wanted: Collection[str]) -> tuple[Block, ...]:
+    """Gather the wanted points that the profile has into as few reads as sensible.
+
+    Energy comes first and shares its reads with nothing else: a live register that the meter
+    refuses must never cost a counter. A value is never split over two reads, or its halves
+    could come from two moments.
+    """
+    energy = [name for name in wanted if name in ENERGY_POINTS]
+    live = [name for name in wanted if name not in ENERGY_POINTS]
+    return (*_merge(profile, energy), *_merge(profile, live))
+
+
+def split_block(block: Block) -> tuple[Block, ...]:
+    """Return smaller reads for a block the meter refused: split at its gaps, then by point.
+
+    A block of one point comes back alone; it cannot be made smaller.
+    """
+    runs: list[list[tuple[str, PointSpec]]] = []
+    for name, point in block.points:
+        if runs and _end(runs[-1]) == point.address:
+            runs[-1].append((name, point))
+        else:
+            runs.append([(name, point)])
+    if len(runs) == 1:
+        runs = [[entry] for entry in block.points]
+    return tuple(_block(block.function, run) for run in runs)
+
+
+def _merge(profile: MeterProfile, names: Iterable[str]) -> tuple[Block, ...]:
+    entries = [(name, spec) for name in names if (spec := profile.spec(name)) is not None]
+    entries.sort(key=lambda entry: (profile.function_of(entry[1]), entry[1].address))
+    runs: list[list[tuple[str, PointSpec]]] = []
+    for entry in entries:
+        if runs and _fits(profile, runs[-1], entry[1]):
+            runs[-1].append(entry)
+        else:
+            runs.append([entry])
+    return tuple(_block(profile.function_of(run[0][1]), run) for run in runs)
+
+
+def _fits(profile: MeterProfile, run: list[tuple[str, PointSpec]], point: PointSpec) -> bool:
+    first = run[0][1]
+    return (
+        profile.function_of(first) == profile.function_of(point)
+        and point.address - _end(run) <= MAX_GAP
+        and point.address + point.count - first.address <= profile.max_registers
+    )
+
+
+def _end(run: Sequence[tuple[str, PointSpec]]) -> int:
+    last = run[-1][1]
+    return last.address + last.count
+
+
+def _block(function: ReadFunction, run: Sequence[tuple[str, PointSpec]]) -> Block:
+    start = run[0][1].address
+    return Block(function, start, _end(run) - start, tuple(run))

@@ -1,0 +1,122 @@
+"""From the text of a profile to a profile that is wholly right, or to all of its faults."""
+
+import itertools
+import tomllib
+from collections.abc import Iterable
+from decimal import Decimal
+from difflib import get_close_matches
+
+from pydantic import ValidationError
+
+from gridtokenx_agent.errors import ProfileError
+from gridtokenx_agent.profiles.model import (
+    ENERGY_POINTS,
+    POINT_UNITS,
+    MeterProfile,
+    PointSpec,
+    Sample,
+)
+from gridtokenx_agent.registers import decode
+
+
+def load_profile(text: str, name: str) -> MeterProfile:
+    """Read a profile and refuse it unless it is wholly right.
+
+    Args:
+        text: The TOML text.
+        name: Name of the profile, for messages.
+
+    Raises:
+        ProfileError: Lists every fault with the key it is at.
+    """
+    try:
+        profile = MeterProfile.model_validate(tomllib.loads(text, parse_float=Decimal))
+    except tomllib.TOMLDecodeError as exc:
+        raise ProfileError(f"profile {name} is no TOML: {exc}") from exc
+    except ValidationError as exc:
+        faults = [_fault(error["loc"], error["msg"]) for error in exc.errors()]
+        raise ProfileError(f"profile {name}: {'; '.join(faults)}") from exc
+    faults = [*_point_faults(profile), *_overlaps(profile), *_sample_faults(profile)]
+    if faults:
+        raise ProfileError(f"profile {name}: {'; '.join(faults)}")
+    return profile
+
+
+def _fault(location: tuple[int | str, ...], message: str) -> str:
+    key = ".".join(str(part) for part in location) or "profile"
+    return f"{key}: {message.removeprefix('Value error, ')}"
+
+
+def _point_faults(profile: MeterProfile) -> Iterable[str]:
+    if not any(name in profile.points for name in ENERGY_POINTS):
+        yield "points: neither import_energy nor export_energy is there"
+    for name, point in profile.points.items():
+        yield from _value_faults(name, point)
+        if name in ENERGY_POINTS:
+            yield from _energy_faults(name, point)
+    for name, point in _all_points(profile):
+        if point.count > profile.max_registers:
+            yield f"{name}: longer than max_registers = {profile.max_registers}"
+
+
+def _value_faults(name: str, point: PointSpec) -> Iterable[str]:
+    units = POINT_UNITS.get(name)
+    if units is None:
+        near = get_close_matches(name, POINT_UNITS, n=1) or [", ".join(POINT_UNITS)]
+        yield f"points.{name}: no such point; there is {near[0]}"
+    elif point.unit not in units:
+        yield f"points.{name}.unit: {point.unit!r} is not one of {', '.join(units)}"
+    if point.type == "string":
+        yield f"points.{name}.type: a measured value is no text"
+
+
+def _energy_faults(name: str, point: PointSpec) -> Iterable[str]:
+    if point.scale < 0:
+        yield f"points.{name}.scale: an energy counter counts upwards"
+    if point.evidence is None:
+        yield f"points.{name}.evidence: say VERIFIED, SINGLE or DISPUTED"
+
+
+def _all_points(profile: MeterProfile) -> list[tuple[str, PointSpec]]:
+    entries = [(f"points.{name}", point) for name, point in profile.points.items()]
+    return entries + ([("identity", profile.identity)] if profile.identity else [])
+
+
+def _overlaps(profile: MeterProfile) -> Iterable[str]:
+    entries = sorted(
+        _all_points(profile),
+        key=lambda entry: (profile.function_of(entry[1]), entry[1].address),
+    )
+    # Sorted by start, two points overlap exactly when some point overlaps its neighbour.
+    for (name, point), (other, next_point) in itertools.pairwise(entries):
+        same = profile.function_of(point) == profile.function_of(next_point)
+        if same and next_point.address < point.address + point.count:
+            yield f"{other}.address: {next_point.address:#06x} lies inside {name}"
+
+
+def _sample_faults(profile: MeterProfile) -> Iterable[str]:
+    for index, sample in enumerate(profile.samples):
+        point = profile.spec(sample.point)
+        if point is None:
+            yield f"samples.{index}.point: the profile has no point {sample.point}"
+            continue
+        words = tuple(int(word, 16) for word in sample.words)
+        if len(words) != point.count:
+            yield f"samples.{index}.words: {sample.point} has {point.count} words"
+            continue
+        decoded = decode(words, point)
+        shown = f"{decoded.value:f}" if isinstance(decoded.value, Decimal) else decoded.value
+        if not _as_expected(sample, shown, decoded.flag):
+            yield (
+                f"samples.{index}: {sample.point} decodes to {shown or decoded.flag}, "
+                f"not to {sample.value or sample.flag}"
+            )
+
+
+def _as_expected(sample: Sample, shown: str | None, flag: str | None) -> bool:
+    if shown is None or sample.value is None:
+        return shown == sample.value and flag == sample.flag
+    try:
+        return Decimal(shown) == Decimal(sample.value)
+    except ArithmeticError:  # a text, not a number
+        return shown == sample.value

@@ -1,0 +1,130 @@
+"""What a meter profile says, as typed values."""
+
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gridtokenx_agent.ports import ReadFunction
+from gridtokenx_agent.registers import RegisterSpec
+
+ENERGY_POINTS: Final = ("import_energy", "export_energy")
+_POWER = ("W", "kW")
+_VOLTAGE = ("mV", "V")
+_CURRENT = ("mA", "A")
+POINT_UNITS: Final[dict[str, tuple[str, ...]]] = {
+    "import_energy": ("Wh", "kWh", "MWh"),
+    "export_energy": ("Wh", "kWh", "MWh"),
+    "active_power": _POWER,
+    "active_power_l1": _POWER,
+    "active_power_l2": _POWER,
+    "active_power_l3": _POWER,
+    "voltage_l1": _VOLTAGE,
+    "voltage_l2": _VOLTAGE,
+    "voltage_l3": _VOLTAGE,
+    "current_l1": _CURRENT,
+    "current_l2": _CURRENT,
+    "current_l3": _CURRENT,
+    "frequency": ("mHz", "Hz"),
+    "power_factor": ("PF", "%", "PF4Q"),
+}
+"""The points a profile may name, and the units each may have."""
+
+_Strict = ConfigDict(frozen=True, extra="forbid")
+
+
+class PointSpec(RegisterSpec):
+    """One register value of a meter.
+
+    Attributes:
+        address: First register, 0-based, as it goes over the wire.
+        function: Modbus function, where it differs from the profile's.
+        evidence: How well an energy register is proven: VERIFIED = two independent sources agree.
+    """
+
+    address: Annotated[int, Field(ge=0, le=0xFFFF)]
+    function: ReadFunction | None = None
+    evidence: Literal["VERIFIED", "SINGLE", "DISPUTED"] | None = None
+
+    @model_validator(mode="after")
+    def _ends_within_the_address_space(self) -> Self:
+        if self.address + self.count > 0x10000:
+            raise ValueError(f"its {self.count} registers reach beyond address 65535")
+        return self
+
+
+class SerialDefaults(BaseModel):
+    """Line settings the meter leaves the factory with."""
+
+    model_config = _Strict
+
+    baudrate: Annotated[int, Field(ge=300, le=921_600)] = 9600
+    parity: Literal["N", "E", "O"] = "N"
+    stopbits: Literal[1, 2] = 1
+
+
+class Sample(BaseModel):
+    """What a meter once sent, and what it means: the profile proves itself when it is loaded.
+
+    Attributes:
+        point: Name of a point, or `identity`.
+        words: The words in bus order, four hex digits each.
+        value: Expected value as decimal text, or
+        flag: the expected reason why there is none.
+    """
+
+    model_config = _Strict
+
+    point: str
+    words: tuple[Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{4}$")], ...]
+    value: str | None = None
+    flag: str | None = None
+
+    @model_validator(mode="after")
+    def _has_one_expectation(self) -> Self:
+        if (self.value is None) == (self.flag is None):
+            raise ValueError("give either `value` or `flag`")
+        return self
+
+
+class MeterProfile(BaseModel):
+    """One meter model, as a file in firmware-config/meters describes it.
+
+    Attributes:
+        model: Model name of the manufacturer.
+        manufacturer: Who makes it.
+        grade: How the profile was proven: from documents, on a bench, or in the field.
+        function: Modbus function of all points that name none.
+        resolution_wh: Smallest step of the energy counters; nothing below it is credited.
+        counter_modulus_wh: The counter starts again at 0 here; None when it is not known to.
+        resettable: The counters can be set back at the meter.
+        min_gap_ms: Rest the meter needs between two requests.
+        max_registers: Most registers in one request.
+        serial: Factory line settings.
+        points: The values, by name.
+        identity: A register that tells this meter from another one, such as its serial number.
+        samples: Proofs.
+    """
+
+    model_config = _Strict
+
+    model: Annotated[str, Field(min_length=1)]
+    manufacturer: Annotated[str, Field(min_length=1)]
+    grade: Literal["datasheet", "bench", "field"]
+    function: ReadFunction
+    resolution_wh: Annotated[int, Field(ge=1, le=1_000_000)]
+    counter_modulus_wh: Annotated[int, Field(ge=1000, le=2**63 - 1)] | None = None
+    resettable: bool = False
+    min_gap_ms: Annotated[int, Field(ge=0, le=5000)] = 0
+    max_registers: Annotated[int, Field(ge=4, le=125)] = 125
+    serial: SerialDefaults = SerialDefaults()
+    points: dict[str, PointSpec]
+    identity: PointSpec | None = None
+    samples: tuple[Sample, ...] = ()
+
+    def spec(self, name: str) -> PointSpec | None:
+        """Return the point called *name*; `identity` is one of them."""
+        return self.identity if name == "identity" else self.points.get(name)
+
+    def function_of(self, point: PointSpec) -> ReadFunction:
+        """Return the Modbus function that reads *point*."""
+        return point.function or self.function
