@@ -1,0 +1,108 @@
+"""JSON-RPC methods over a chain: parameters in, result out, no transport."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gridtokenx_cloud.adapters.localnet.chain import Localnet
+from gridtokenx_cloud.adapters.localnet.errors import (
+    INVALID_PARAMS,
+    METHOD_NOT_FOUND,
+    CutConnectionError,
+    RpcError,
+)
+from gridtokenx_cloud.adapters.localnet.params import API_VERSION, Params, in_context
+from gridtokenx_cloud.adapters.localnet.rpc_accounts import ACCOUNT_METHODS
+from gridtokenx_cloud.adapters.localnet.rpc_transactions import TRANSACTION_METHODS
+
+Method = Callable[[Localnet, Params], Any]
+
+
+def _latest_blockhash(chain: Localnet, params: Params) -> Any:
+    block = params.view(chain)
+    return in_context(
+        block,
+        {
+            "blockhash": str(block.hash),
+            "lastValidBlockHeight": chain.last_valid_height(block.hash),
+        },
+    )
+
+
+def _is_blockhash_valid(chain: Localnet, params: Params) -> Any:
+    block = params.view(chain)
+    return in_context(block, chain.is_recent(params.hash(0), block, block.height))
+
+
+def _prioritization_fees(chain: Localnet, _params: Params) -> Any:
+    # An idle cluster: nobody has to pay for a place.
+    tip = chain.tip
+    return [{"slot": tip.slot, "prioritizationFee": 0}]
+
+
+def _set_faults(chain: Localnet, params: Params) -> Any:
+    try:
+        chain.faults.update(params.options)
+    except ValueError as exc:
+        raise RpcError(INVALID_PARAMS, str(exc)) from exc
+    return True
+
+
+def _advance(chain: Localnet, params: Params) -> Any:
+    chain.advance(params.value(0, int))
+    return chain.tip.slot
+
+
+def _drop_fork(chain: Localnet, params: Params) -> Any:
+    try:
+        chain.drop_fork(params.value(0, int))
+    except ValueError as exc:
+        raise RpcError(INVALID_PARAMS, str(exc)) from exc
+    return chain.tip.slot
+
+
+def _drop_connections(_chain: Localnet, _params: Params) -> Any:
+    raise CutConnectionError(everyone=True)
+
+
+METHODS: Mapping[str, Method] = {
+    "getHealth": lambda _chain, _params: "ok",
+    "getVersion": lambda _chain, _params: {"solana-core": API_VERSION, "feature-set": 0},
+    "getGenesisHash": lambda chain, _params: str(chain.genesis_hash),
+    "getSlot": lambda chain, params: params.view(chain).slot,
+    "getBlockHeight": lambda chain, params: params.view(chain).height,
+    "getLatestBlockhash": _latest_blockhash,
+    "isBlockhashValid": _is_blockhash_valid,
+    "getRecentPrioritizationFees": _prioritization_fees,
+    "gtx_setFaults": _set_faults,
+    "gtx_advance": _advance,
+    "gtx_dropFork": _drop_fork,
+    "gtx_dropConnections": _drop_connections,
+    **ACCOUNT_METHODS,
+    **TRANSACTION_METHODS,
+}
+
+
+def answer(chain: Localnet, request: Any) -> dict[str, Any]:
+    """Answer one JSON-RPC request object.
+
+    Raises:
+        CutConnectionError: A fault says that the client shall hear nothing.
+    """
+    if not isinstance(request, dict) or not isinstance(request.get("method"), str):
+        return _error(None, RpcError(-32600, "Invalid request"))
+    identity, name = request.get("id"), request["method"]
+    method = METHODS.get(name)
+    if method is None:
+        return _error(identity, RpcError(METHOD_NOT_FOUND, f"Method not found: {name}"))
+    try:
+        result = method(chain, Params(request.get("params") or []))
+    except RpcError as exc:
+        return _error(identity, exc)
+    return {"jsonrpc": "2.0", "id": identity, "result": result}
+
+
+def _error(identity: Any, error: RpcError) -> dict[str, Any]:
+    shown = {"code": error.code, "message": error.message}
+    if error.data is not None:
+        shown["data"] = error.data
+    return {"jsonrpc": "2.0", "id": identity, "error": shown}

@@ -1,0 +1,153 @@
+"""LiteSVM as an executor: state in, effect out; no blocks, no history."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from solders.account import Account
+from solders.clock import Clock
+from solders.hash import Hash
+from solders.litesvm import LiteSVM
+from solders.message import MessageV1
+from solders.pubkey import Pubkey
+from solders.rent import Rent
+from solders.system_program import ID as SYSTEM_PROGRAM
+from solders.transaction_metadata import FailedTransactionMetadata
+
+from gridtokenx_cloud.adapters.localnet.nonce import advanced, nonce_account
+from gridtokenx_cloud.adapters.localnet.store import Block
+from gridtokenx_cloud.adapters.localnet.wire import (
+    Incoming,
+    priority_fee_lamports,
+    split_accounts,
+)
+
+State = Mapping[Pubkey, Account | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a transaction did that is now in a block."""
+
+    before: State
+    """The accounts it may have written, as they were."""
+    meta: dict[str, Any]
+    """Error, fee, balances and logs, in the words of `getTransaction`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """What a transaction would do; *err* as JSON-RPC shows it."""
+
+    err: Any
+    logs: list[str]
+    compute_units: int
+    post_accounts: State
+
+
+class Runtime:
+    """The newest state, and the only part that knows LiteSVM."""
+
+    def __init__(self) -> None:
+        # Both checks are too narrow in LiteSVM (one blockhash, 32 signatures); the chain does them.
+        self._svm = LiteSVM().with_blockhash_check(False).with_transaction_history(0)
+
+    def account(self, address: Pubkey) -> Account | None:
+        """Return an account of the newest state."""
+        return self._svm.get_account(address)
+
+    def owned_by(self, program: Pubkey) -> list[Pubkey]:
+        """Return the addresses of all accounts of a program."""
+        return [address for address, _ in self._svm.get_program_accounts(program)]
+
+    def put(self, state: State) -> None:
+        """Overwrite accounts; None removes one."""
+        for address, account in state.items():
+            self._svm.set_account(address, account or Account(0, b"", SYSTEM_PROGRAM))
+
+    def enter(self, block: Block, parents: Sequence[tuple[int, Hash]]) -> None:
+        """Make *block* the one that programs see; *parents* are (slot, hash), newest first."""
+        epoch = self._svm.get_epoch_schedule().get_epoch(block.slot)
+        self._svm.set_clock(Clock(block.slot, 0, epoch, epoch + 1, block.unix_s))
+        self._svm.set_slot_hashes(parents)
+        # Durable nonces move on to a value derived from this, so it must change with the block.
+        self._svm.expire_blockhash()
+
+    def set_rent(self, lamports_per_byte: int) -> None:
+        """Change the rent from now on."""
+        if self._svm.get_rent().lamports_per_byte != lamports_per_byte:
+            self._svm.set_rent(Rent(lamports_per_byte))
+
+    def rent_minimum_lamports(self, data_bytes: int) -> int:
+        """Return the balance that keeps an account of this size."""
+        return self._svm.minimum_balance_for_rent_exemption(data_bytes)
+
+    def _lamports(self, addresses: Sequence[Pubkey]) -> list[int]:
+        return [self._svm.get_balance(address) or 0 for address in addresses]
+
+    def execute(self, incoming: Incoming) -> Effect | None:
+        """Run one transaction; None when it leaves no trace on the chain."""
+        keys, writable = split_accounts(incoming.tx.message, self.account)
+        before = {key: self.account(key) for key in writable}
+        pre_lamports = self._lamports(keys)
+        nonce = nonce_account(incoming, self.account)
+        result = self._svm.send_transaction(incoming.tx)
+        failure = result if isinstance(result, FailedTransactionMetadata) else None
+        # Whoever paid is in the block. A failure that costs nothing never got that far.
+        if failure and self._lamports(keys[:1]) == pre_lamports[:1]:
+            return None
+        meta = result.meta() if isinstance(result, FailedTransactionMetadata) else result
+        fee_lamports = meta.fee() + self._charge_v1(incoming)
+        if failure and nonce and (account := before[nonce]):
+            self.put({nonce: advanced(account, self._svm.latest_blockhash())})
+        return Effect(
+            before,
+            {
+                "err": _err(failure) if failure else None,
+                "fee": fee_lamports,
+                "accounts": [str(key) for key in keys],
+                "preBalances": pre_lamports,
+                "postBalances": self._lamports(keys),
+                "logMessages": meta.logs(),
+                "computeUnitsConsumed": meta.compute_units_consumed(),
+            },
+        )
+
+    def _charge_v1(self, incoming: Incoming) -> int:
+        """Take the priority fee that LiteSVM overlooks in version 1; return what was taken."""
+        payer = self.account(incoming.payer)
+        if payer is None or not isinstance(incoming.tx.message, MessageV1):
+            return 0
+        lamports = min(priority_fee_lamports(incoming.tx.message), payer.lamports)
+        left = payer.lamports - lamports
+        self.put({incoming.payer: Account(left, payer.data, payer.owner, payer.executable)})
+        return lamports
+
+    def simulate(self, incoming: Incoming, state: State, *, verify: bool) -> Simulation:
+        """Run a transaction as if the accounts in *state* were so; change nothing."""
+        self._svm.with_sigverify(verify)
+        try:
+            with self._pretending(state):
+                result = self._svm.simulate_transaction(incoming.tx)
+        finally:
+            self._svm.with_sigverify(True)
+        logs, compute_units = result.meta().logs(), result.meta().compute_units_consumed()
+        if isinstance(result, FailedTransactionMetadata):
+            return Simulation(_err(result), logs, compute_units, {})
+        return Simulation(None, logs, compute_units, dict(result.post_accounts()))
+
+    @contextmanager
+    def _pretending(self, state: State) -> Iterator[None]:
+        now = {address: self.account(address) for address in state}
+        changed = [address for address in state if state[address] != now[address]]
+        self.put({address: state[address] for address in changed})
+        try:
+            yield
+        finally:
+            self.put({address: now[address] for address in changed})
+
+
+def _err(failure: FailedTransactionMetadata) -> Any:
+    return json.loads(failure.to_json())["err"]

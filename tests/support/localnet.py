@@ -1,0 +1,122 @@
+"""Transactions for tests of the chain: one payer, one mint, one token owner."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from solders.address_lookup_table_account import AddressLookupTableAccount
+from solders.hash import Hash
+from solders.instruction import Instruction
+from solders.keypair import Keypair
+from solders.message import Message, MessageV0, MessageV1
+from solders.pubkey import Pubkey
+from solders.system_program import CreateAccountParams, TransferParams, create_account, transfer
+from solders.token.state import Mint
+from solders.transaction import VersionedTransaction
+from spl.token.constants import TOKEN_PROGRAM_ID
+from spl.token.instructions import (
+    create_idempotent_associated_token_account,
+    get_associated_token_address,
+    initialize_mint,
+    mint_to_checked,
+)
+from spl.token.models import InitializeMintParams, MintToCheckedParams
+
+from gridtokenx_cloud.adapters.localnet import Localnet
+from gridtokenx_cloud.adapters.localnet.wire import Incoming, decode_transaction
+
+PAYER = Keypair.from_seed(bytes(31) + b"\x01")
+MINT = Keypair.from_seed(bytes(31) + b"\x02")
+OWNER = Keypair.from_seed(bytes(31) + b"\x03").pubkey()
+TOKENS = get_associated_token_address(OWNER, MINT.pubkey())
+
+
+def signed(
+    blockhash: Hash,
+    *instructions: Instruction,
+    version: int | None = None,
+    tables: Sequence[AddressLookupTableAccount] = (),
+) -> VersionedTransaction:
+    """Sign with the payer, and with the mint's key where it is asked for."""
+    listed = list(instructions)
+    metas = [meta for instruction in listed for meta in instruction.accounts]
+    signers = [PAYER]
+    if any(meta.is_signer and meta.pubkey == MINT.pubkey() for meta in metas):
+        signers.append(MINT)
+    payer = PAYER.pubkey()
+    if version is None:
+        legacy = Message.new_with_blockhash(listed, payer, blockhash)
+        return VersionedTransaction(legacy, signers)
+    if version == 0:
+        zero = MessageV0.try_compile(payer, listed, list(tables), blockhash)
+        return VersionedTransaction(zero, signers)
+    return VersionedTransaction(MessageV1.try_compile(payer, listed, blockhash), signers)
+
+
+def incoming(transaction: VersionedTransaction) -> Incoming:
+    """Return what a node makes of the bytes."""
+    return decode_transaction(bytes(transaction), v1=True)
+
+
+def pay(to: Pubkey, lamports: int) -> Instruction:
+    """Move lamports out of the payer."""
+    params = TransferParams(from_pubkey=PAYER.pubkey(), to_pubkey=to, lamports=lamports)
+    return transfer(params)
+
+
+def mint_tokens(amount: int) -> Instruction:
+    """Mint base units to the owner."""
+    return mint_to_checked(
+        MintToCheckedParams(
+            program_id=TOKEN_PROGRAM_ID,
+            mint=MINT.pubkey(),
+            dest=TOKENS,
+            mint_authority=PAYER.pubkey(),
+            amount=amount,
+            decimals=9,
+        )
+    )
+
+
+def create_mint(rent_lamports: int) -> list[Instruction]:
+    """Create the mint and the owner's token account."""
+    account = CreateAccountParams(
+        from_pubkey=PAYER.pubkey(),
+        to_pubkey=MINT.pubkey(),
+        lamports=rent_lamports,
+        space=82,
+        owner=TOKEN_PROGRAM_ID,
+    )
+    mint = InitializeMintParams(
+        decimals=9,
+        program_id=TOKEN_PROGRAM_ID,
+        mint=MINT.pubkey(),
+        mint_authority=PAYER.pubkey(),
+    )
+    return [
+        create_account(account),
+        initialize_mint(mint),
+        create_idempotent_associated_token_account(PAYER.pubkey(), OWNER, MINT.pubkey()),
+    ]
+
+
+def funded_chain(**options: Any) -> Localnet:
+    """Return a chain on which the payer is rich and the mint exists, all of it final."""
+    chain = Localnet(**options)
+    chain.airdrop(PAYER.pubkey(), 10**10)
+    chain.advance()
+    rent_lamports = chain.rent_minimum_lamports(82)
+    chain.submit(incoming(signed(chain.tip.hash, *create_mint(rent_lamports))))
+    chain.advance(33)
+    return chain
+
+
+def lamports(chain: Localnet, address: Pubkey, commitment: str = "processed") -> int:
+    """Return the balance in a view."""
+    account = chain.account_at(address, chain.block_at(commitment))
+    return account.lamports if account else 0
+
+
+def supply(chain: Localnet, commitment: str = "processed") -> int:
+    """Return the base units of the mint in a view."""
+    account = chain.account_at(MINT.pubkey(), chain.block_at(commitment))
+    return Mint.from_bytes(account.data).supply if account else 0
