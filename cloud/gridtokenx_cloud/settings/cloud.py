@@ -1,0 +1,74 @@
+"""The `GTX_CLOUD_*` settings: the program itself, its store, broker, ports and logs."""
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from gridtokenx_cloud.settings.base import Group
+from gridtokenx_cloud.settings.values import (
+    ROLES,
+    Bind,
+    HttpUrls,
+    MqttUrl,
+    Origins,
+    PlainInt,
+    Roles,
+    StoreUrl,
+)
+
+
+class CloudSettings(Group):
+    """One process of the cloud."""
+
+    model_config = SettingsConfigDict(env_prefix="GTX_CLOUD_")
+    KEY_FILES: ClassVar[frozenset[str]] = frozenset({"cloud_key"})
+    SECRETS: ClassVar[frozenset[str]] = frozenset({"mqtt_password"})
+
+    environment: Literal["development", "staging", "production"] = Field(
+        "production", description="Production refuses plain secrets and open doors"
+    )
+    roles: Roles = Field(ROLES, min_length=1, description="Services of this process")
+    database_url: StoreUrl = Field(
+        "sqlite:////var/lib/gridtokenx/cloud.db", description="The store"
+    )
+    mqtt_url: MqttUrl | None = Field(None, description="The broker; needed by ingest")
+    mqtt_username: str | None = Field(None, min_length=1, description="User at the broker")
+    mqtt_password: SecretStr | None = Field(None, min_length=1, description="Its password")
+    mqtt_ca_file: Path | None = Field(None, description="Authority of the broker's certificate")
+    mqtt_cert_file: Path | None = Field(None, description="Client certificate for the broker")
+    mqtt_key_file: Path | None = Field(None, description="Key of the client certificate")
+    cloud_key: Path | None = Field(
+        None, description="Key that signs receipts and commands, mode 0600; needed by ingest"
+    )
+    solana_rpc_urls: HttpUrls = Field(
+        (), description="RPC endpoints, comma list, best first; needed by settle"
+    )
+    http_bind: Bind = Field("127.0.0.1:8080", description="Address of the HTTP API and the page")
+    metrics_bind: Bind = Field("127.0.0.1:9090", description="Address of /metrics")
+    allowed_origins: Origins = Field(
+        (), description="Exact origins of pages elsewhere, comma list; empty = same origin only"
+    )
+    api_rate_limit: PlainInt = Field(
+        1000, ge=1, le=10**6, description="Requests per minute and token"
+    )
+    ingest_lines_per_second: PlainInt = Field(
+        1500, ge=1, le=10**6, description="Signed lines per second and gateway"
+    )
+    ingest_lines_burst: PlainInt = Field(
+        10_000, ge=1, le=10**7, description="Lines a gateway may send at once"
+    )
+    session_ttl_secs: PlainInt = Field(
+        3600, ge=300, le=86_400, description="Life of a browser session, s"
+    )
+    shutdown_timeout_secs: PlainInt = Field(
+        30, ge=1, le=300, description="Patience with a graceful shutdown, s"
+    )
+    sample_retention_days: PlainInt = Field(
+        30, ge=1, le=3650, description="Age at which live samples are deleted, days"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe event written"
+    )
+    log_format: Literal["json", "text"] = Field("json", description="Log lines for whom")

@@ -1,0 +1,192 @@
+"""Read everything, check everything, and say everything that is wrong at once."""
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from gridtokenx_cloud.errors import ConfigError
+from gridtokenx_cloud.settings.base import Group
+from gridtokenx_cloud.settings.blockchain import BlockchainSettings
+from gridtokenx_cloud.settings.cloud import CloudSettings
+from gridtokenx_cloud.settings.describe import allowed, default_text
+from gridtokenx_cloud.settings.fault import Fault, FaultCode, fault
+from gridtokenx_cloud.settings.rules import Groups, cross_faults
+from gridtokenx_cloud.settings.sources import (
+    Given,
+    SourceError,
+    gather,
+    read_text,
+    referenced_path,
+)
+from gridtokenx_cloud.settings.tokenization import TokenizationConfig
+from gridtokenx_cloud.settings.websocket import WebSocketSettings
+
+GROUPS: dict[str, type[Group]] = {
+    "tokenization": TokenizationConfig,
+    "blockchain": BlockchainSettings,
+    "websocket": WebSocketSettings,
+    "cloud": CloudSettings,
+}
+_PREFIXES = tuple(str(group.model_config["env_prefix"]) for group in GROUPS.values())
+_FIELDS = {
+    group.env_name(field): (group_name, field)
+    for group_name, group in GROUPS.items()
+    for field in group.model_fields
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings(Groups):
+    """Every setting of one process.
+
+    Attributes:
+        sources: Variable -> where it was set; what is absent has its default.
+    """
+
+    sources: Mapping[str, str]
+
+
+def load_settings(
+    env_file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    roles: str | None = None,
+) -> Settings:
+    """Read the environment, and for what is not set there *env_file* (default: `.env` here).
+
+    Args:
+        env_file: Must exist when named.
+        environ: In place of the process environment.
+        roles: Comma list in place of `GTX_CLOUD_ROLES`.
+
+    Raises:
+        ConfigError: With every fault at once.
+    """
+    if environ is None:
+        environ = os.environ  # noqa: TID251 - this is the one place that reads it
+    if env_file is not None and not env_file.is_file():
+        raise ConfigError((f"--env-file {env_file} does not exist; name a file or leave it out",))
+    if env_file is None and Path(".env").is_file():
+        env_file = Path(".env")
+    given = gather(environ, env_file, _PREFIXES)
+    if roles is not None:
+        given["GTX_CLOUD_ROLES"] = Given(roles, "--roles")
+
+    texts, faults = _texts(given, environ)
+    groups, group_faults = _groups(texts)
+    faults += group_faults
+    spoilt = frozenset().union(*(found.names for found in faults))
+    faults += [found for found in cross_faults(groups) if not found.names & spoilt]
+    if groups.cloud.environment == "production":
+        faults += _plain_secrets(given)
+    if faults:
+        raise ConfigError(tuple(str(found) for found in faults))
+    return Settings(
+        tokenization=groups.tokenization,
+        blockchain=groups.blockchain,
+        websocket=groups.websocket,
+        cloud=groups.cloud,
+        sources={name: value.source for name, value in given.items()},
+    )
+
+
+def non_default_values(settings: Settings) -> dict[str, str]:
+    """Return what was set, as `value (source)`; secrets as `***`."""
+    values = {}
+    for name, source in settings.sources.items():
+        group_name, field = _FIELDS[name]
+        value = getattr(getattr(settings, group_name), field)
+        shown = ",".join(value) if isinstance(value, tuple) else str(value)
+        values[name] = f"{shown.replace('**********', '***')} ({source})"
+    return values
+
+
+def _texts(
+    given: Mapping[str, Given], environ: Mapping[str, str]
+) -> tuple[dict[str, str], list[Fault]]:
+    """Follow every reference; return what is known and readable, and the faults."""
+    texts: dict[str, str] = {}
+    faults: list[Fault] = []
+    for name, value in given.items():
+        if name not in _FIELDS:
+            faults.append(_unknown(name))
+            continue
+        try:
+            texts[name] = _text(name, value, environ)
+        except SourceError as exc:
+            faults.append(fault("ValidationFailed", name, f"{name} {exc}"))
+        except _KeyInPlainError:
+            faults.append(
+                fault("PlainSecret", name, f"{name}=*** must name the key's file: file:PATH")
+            )
+    return texts, faults
+
+
+class _KeyInPlainError(Exception):
+    """A key stands where only the name of its file may stand."""
+
+
+def _text(name: str, given: Given, environ: Mapping[str, str]) -> str:
+    group_name, field = _FIELDS[name]
+    group = GROUPS[group_name]
+    if field in group.KEY_FILES:
+        if not given.is_reference:
+            raise _KeyInPlainError
+        return str(referenced_path(given, environ))
+    if given.is_reference:
+        return read_text(referenced_path(given, environ), field in group.SECRETS)
+    return given.text
+
+
+def _unknown(name: str) -> Fault:
+    close = difflib.get_close_matches(name, _FIELDS, n=1)
+    hint = f"did you mean {close[0]}?" if close else "see docs/configuration.md for all names"
+    return fault("UnknownVariable", name, f"{name} is no setting; {hint}")
+
+
+def _groups(texts: Mapping[str, str]) -> tuple[Groups, list[Fault]]:
+    """Build every group; what is faulty in one takes its default so the rest is checked too."""
+    built: dict[str, Any] = {}
+    faults: list[Fault] = []
+    for group_name, group in GROUPS.items():
+        values = {
+            field: texts[group.env_name(field)]
+            for field in group.model_fields
+            if group.env_name(field) in texts
+        }
+        try:
+            built[group_name] = group.model_validate(values)
+        except pydantic.ValidationError as exc:
+            bad = {str(error["loc"][0]): error for error in exc.errors()}
+            faults += [_bad_value(group, field, values, error) for field, error in bad.items()]
+            kept = {field: text for field, text in values.items() if field not in bad}
+            built[group_name] = group.model_validate(kept)
+    return Groups(**built), faults
+
+
+def _bad_value(group: type[Group], field: str, values: Mapping[str, str], error: Any) -> Fault:
+    name, info = group.env_name(field), group.model_fields[field]
+    shown = "***" if field in group.SECRETS else values[field]
+    what = str(error["ctx"]["error"]) if error["type"] == "value_error" else "is not allowed"
+    if error["type"] == "string_too_short":
+        what = f"is too short; {error['ctx']['min_length']} characters at least"
+    elif limits := allowed(info):
+        what += f"; set it to {limits}, or remove it for {default_text(info)}"
+    too_fast = field == "polling_interval_secs" and error["type"] == "greater_than_equal"
+    code: FaultCode = "InsufficientPollingInterval" if too_fast else "ValidationFailed"
+    return fault(code, name, f"{name}={shown} {what}")
+
+
+def _plain_secrets(given: Mapping[str, Given]) -> Iterator[Fault]:
+    for name, value in given.items():
+        group_name, field = _FIELDS.get(name, ("", ""))
+        if group_name and field in GROUPS[group_name].SECRETS and not value.is_reference:
+            yield fault(
+                "PlainSecret",
+                name,
+                f"{name}=*** stands in the {value.source} in production; use file:PATH",
+            )

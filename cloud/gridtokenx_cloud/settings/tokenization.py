@@ -1,0 +1,63 @@
+"""The `TOKENIZATION_*` settings: what a reading is worth, and when it is minted."""
+
+from decimal import Decimal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from gridtokenx_cloud.settings.base import Group
+from gridtokenx_cloud.settings.values import PlainDecimal, PlainInt, WholeWhDecimal
+
+
+class TokenizationConfig(Group):
+    """From credited Wh to base units, and the pace of minting."""
+
+    model_config = SettingsConfigDict(env_prefix="TOKENIZATION_")
+
+    kwh_to_token_ratio: PlainDecimal = Field(
+        Decimal(1),
+        gt=0,
+        le=1000,
+        description="Tokens for one kWh; fixed in the store at the first start",
+    )
+    decimals: PlainInt = Field(9, ge=0, le=9, description="Decimals of the token; the mint's own")
+    max_reading_kwh: WholeWhDecimal = Field(
+        Decimal(100), gt=0, le=1_000_000, description="Most energy credited for one slot, kWh"
+    )
+    reading_max_age_days: PlainInt = Field(
+        7, ge=1, le=365, description="Older readings, by their own time, are held"
+    )
+    auto_mint_enabled: bool = Field(
+        True, description="Seal new batches; sealed ones are brought to their end in any case"
+    )
+    auto_mint_percentage: PlainInt = Field(
+        100, ge=0, le=100, description="Share of owners minted for, by a stable hash"
+    )
+    auto_trigger_on_submit: bool = Field(
+        False, description="A committed credit wakes the minting loop at once"
+    )
+    polling_interval_secs: PlainInt = Field(
+        60, ge=10, le=3600, description="Pause between two passes of the minting loop, s"
+    )
+    batch_size: PlainInt = Field(50, ge=1, le=1000, description="Readings fetched in one pass")
+    max_transactions_per_batch: PlainInt = Field(
+        20, ge=1, le=100, description="Transactions sealed in one pass"
+    )
+    mint_threshold: WholeWhDecimal = Field(
+        Decimal(0), ge=0, le=1000, description="Less than this per wallet waits up to a day, kWh"
+    )
+    max_retry_attempts: PlainInt = Field(
+        3, ge=0, le=10, description="Retries of a refused reading before an operator is needed"
+    )
+    initial_retry_delay_secs: PlainInt = Field(
+        300, ge=1, le=86_400, description="Delay before the first retry, s"
+    )
+    retry_backoff_multiplier: PlainDecimal = Field(
+        Decimal(2), ge=1, le=10, description="Growth of the delay from retry to retry"
+    )
+    max_retry_delay_secs: PlainInt = Field(
+        3600, ge=1, le=86_400, description="Longest delay before a retry, s"
+    )
+    transaction_timeout_secs: PlainInt = Field(
+        60, ge=10, le=600, description="A transaction in flight for longer is reported as slow, s"
+    )
