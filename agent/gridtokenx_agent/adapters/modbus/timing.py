@@ -1,0 +1,38 @@
+"""How long to wait for a meter, learned from how it answered so far."""
+
+from collections import deque
+from typing import Final
+
+SHORTEST_S: Final = 0.2
+LONGEST_S: Final = 2.0
+_UNKNOWN_S: Final = 1.0
+_MARGIN: Final = 4
+_REMEMBERED: Final = 16
+
+
+class UnitTiming:
+    """Latencies of one unit, without the time its answers spend on the wire."""
+
+    def __init__(self) -> None:
+        self._latencies_s: deque[float] = deque(maxlen=_REMEMBERED)
+        self._misses = 0
+
+    @property
+    def timeout_s(self) -> float:
+        """Four times the 95th percentile, between 0.2 and 2 s, doubled by every miss in a row.
+
+        Of 16 values the largest is the nearest-rank 95th percentile. The doubling lets a meter
+        that has become slow be heard again; without it the old figures would condemn it.
+        """
+        slowest_s = max(self._latencies_s, default=_UNKNOWN_S / _MARGIN)
+        learned_s = min(max(_MARGIN * slowest_s, SHORTEST_S), LONGEST_S)
+        return min(learned_s * 2.0 ** min(self._misses, 8), LONGEST_S)
+
+    def answered(self, latency_s: float) -> None:
+        """Note an answer that took *latency_s*."""
+        self._latencies_s.append(max(latency_s, 0.0))
+        self._misses = 0
+
+    def missed(self) -> None:
+        """Note that no true answer came."""
+        self._misses += 1

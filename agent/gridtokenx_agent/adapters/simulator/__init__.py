@@ -1,0 +1,17 @@
+"""Simulated meters that speak real Modbus, for demonstrations, training and tests."""
+
+from gridtokenx_agent.adapters.simulator.house import House, house_registers
+from gridtokenx_agent.adapters.simulator.meter import Faults, MeterSimulator, PointValues
+from gridtokenx_agent.adapters.simulator.server import BusSimulator, simulate
+from gridtokenx_agent.adapters.simulator.services import Service
+
+__all__ = [
+    "BusSimulator",
+    "Faults",
+    "House",
+    "MeterSimulator",
+    "PointValues",
+    "Service",
+    "house_registers",
+    "simulate",
+]
