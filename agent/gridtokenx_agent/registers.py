@@ -32,11 +32,6 @@ _SMALLEST_FLOAT: Final = Decimal("1e-20")
 _EXACT: Final = Context(prec=100, traps=[Inexact, InvalidOperation])
 _WIDE: Final = Context(prec=100, traps=[InvalidOperation])
 
-Unit = Literal[
-    "Wh", "kWh", "MWh", "W", "kW", "mV", "V", "mA", "A", "mHz", "Hz", "PF", "%", "PF4Q", ""
-]
-"""`%` and `PF4Q` are power factors: in percent, or with leading coded as 2 - |pf| by Schneider."""
-
 PER_UNIT: Final[dict[str, Decimal]] = {
     "Wh": Decimal(1), "kWh": Decimal(1000), "MWh": Decimal(1_000_000),
     "W": Decimal(1), "kW": Decimal(1000),
@@ -45,7 +40,10 @@ PER_UNIT: Final[dict[str, Decimal]] = {
     "mHz": Decimal(1), "Hz": Decimal(1000),
     "PF": Decimal(1000), "%": Decimal(10), "PF4Q": Decimal(1000),
 }  # fmt: skip
-"""How many Wh, W, mV, mA, mHz or thousandths of a power factor one unit is."""
+"""How many Wh, W, mV, mA, mHz or thousandths of a power factor one unit is.
+
+`%` and `PF4Q` are power factors: in percent, or with leading coded as 2 - |pf| by Schneider.
+"""
 
 
 class RegisterSpec(BaseModel):
@@ -55,7 +53,7 @@ class RegisterSpec(BaseModel):
         type: Kind of number, or text.
         order: Byte order on the bus.
         scale: Value = raw number x scale, exactly; negative where a meter counts the other way.
-        unit: Unit of the value after scaling; empty for text.
+        unit: Unit of the value after scaling, one of `PER_UNIT`; empty for text.
         sentinels: Raw values, as hex digits most significant first, that mean "no value". Given,
             they replace the usual ones of the type; NaN and infinity are never values.
         length: Registers of a text; other types know their own.
@@ -66,7 +64,7 @@ class RegisterSpec(BaseModel):
     type: RegisterType
     order: WordOrder = "ABCD"
     scale: Decimal = Decimal(1)
-    unit: Unit = ""
+    unit: str = ""
     sentinels: tuple[Annotated[str, Field(pattern=r"^[0-9A-Fa-f]+$")], ...] | None = None
     length: Annotated[int, Field(ge=1, le=125)] | None = None
 
@@ -74,8 +72,6 @@ class RegisterSpec(BaseModel):
     def _fits_its_type(self) -> Self:
         if (self.type == "string") != (self.length is not None):
             raise ValueError("`length` belongs to type string, and only to it")
-        if not self.scale.is_finite() or self.scale == 0:
-            raise ValueError("scale must be a number other than 0")
         digits = self.count * 4
         if any(len(text) != digits for text in self.sentinels or ()):
             raise ValueError(f"a sentinel of type {self.type} has {digits} hex digits")
@@ -100,6 +96,11 @@ class Decoded:
 
     value: Decimal | str | None
     flag: str | None = None
+
+    @property
+    def text(self) -> str | None:
+        """The value without exponent, as people and JSON take it."""
+        return f"{self.value:f}" if isinstance(self.value, Decimal) else self.value
 
 
 def decode(words: Sequence[int], spec: RegisterSpec) -> Decoded:
@@ -210,6 +211,8 @@ def decode_words(
         ProfileError: Wrong number of words.
         ValueError: The description contradicts itself.
     """
+    if scale == 0:
+        raise ValueError("scale must be a number other than 0")
     length = len(words) if register_type == "string" else None
     spec = RegisterSpec(
         type=register_type, order=order, scale=scale, sentinels=sentinels, length=length

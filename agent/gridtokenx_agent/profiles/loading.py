@@ -3,8 +3,9 @@
 import itertools
 import tomllib
 from collections.abc import Iterable
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -16,7 +17,9 @@ from gridtokenx_agent.profiles.model import (
     PointSpec,
     Sample,
 )
-from gridtokenx_agent.registers import decode
+from gridtokenx_agent.registers import Decoded, decode
+
+_ADDRESSES: Final = 0x10000
 
 
 def load_profile(text: str, name: str) -> MeterProfile:
@@ -55,8 +58,16 @@ def _point_faults(profile: MeterProfile) -> Iterable[str]:
         if name in ENERGY_POINTS:
             yield from _energy_faults(name, point)
     for name, point in _all_points(profile):
-        if point.count > profile.max_registers:
-            yield f"{name}: longer than max_registers = {profile.max_registers}"
+        yield from _register_faults(name, point, profile.max_registers)
+
+
+def _register_faults(name: str, point: PointSpec, max_registers: int) -> Iterable[str]:
+    if point.count > max_registers:
+        yield f"{name}: longer than max_registers = {max_registers}"
+    if point.address + point.count > _ADDRESSES:
+        yield f"{name}.address: its {point.count} registers reach beyond address 65535"
+    if point.scale == 0:
+        yield f"{name}.scale: everything would be 0"
 
 
 def _value_faults(name: str, point: PointSpec) -> Iterable[str]:
@@ -105,18 +116,17 @@ def _sample_faults(profile: MeterProfile) -> Iterable[str]:
             yield f"samples.{index}.words: {sample.point} has {point.count} words"
             continue
         decoded = decode(words, point)
-        shown = f"{decoded.value:f}" if isinstance(decoded.value, Decimal) else decoded.value
-        if not _as_expected(sample, shown, decoded.flag):
+        if not _as_expected(sample, decoded):
             yield (
-                f"samples.{index}: {sample.point} decodes to {shown or decoded.flag}, "
+                f"samples.{index}: {sample.point} decodes to {decoded.text or decoded.flag}, "
                 f"not to {sample.value or sample.flag}"
             )
 
 
-def _as_expected(sample: Sample, shown: str | None, flag: str | None) -> bool:
-    if shown is None or sample.value is None:
-        return shown == sample.value and flag == sample.flag
+def _as_expected(sample: Sample, decoded: Decoded) -> bool:
+    if sample.value is None or not isinstance(decoded.value, Decimal):
+        return (decoded.text, decoded.flag) == (sample.value, sample.flag)
     try:
-        return Decimal(shown) == Decimal(sample.value)
-    except ArithmeticError:  # a text, not a number
-        return shown == sample.value
+        return decoded.value == Decimal(sample.value)
+    except InvalidOperation:
+        return False

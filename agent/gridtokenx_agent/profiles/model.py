@@ -45,12 +45,6 @@ class PointSpec(RegisterSpec):
     function: ReadFunction | None = None
     evidence: Literal["VERIFIED", "SINGLE", "DISPUTED"] | None = None
 
-    @model_validator(mode="after")
-    def _ends_within_the_address_space(self) -> Self:
-        if self.address + self.count > 0x10000:
-            raise ValueError(f"its {self.count} registers reach beyond address 65535")
-        return self
-
 
 class SerialDefaults(BaseModel):
     """Line settings the meter leaves the factory with."""

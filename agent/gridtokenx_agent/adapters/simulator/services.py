@@ -63,7 +63,8 @@ class TcpService:
             raise RuntimeError("a conversation runs in a task of its own")
         self._clients.add(task)
         try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError):
+            # Python 3.11 logs a cancelled conversation as an error, so it ends like a closed one.
+            with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 await self._conversation(reader, writer)
         finally:
             self._clients.discard(task)
