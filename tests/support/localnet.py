@@ -22,7 +22,7 @@ from spl.token.instructions import (
 from spl.token.models import InitializeMintParams, MintToCheckedParams
 
 from gridtokenx_cloud.adapters.localnet import Localnet
-from gridtokenx_cloud.adapters.localnet.wire import Incoming, decode_transaction
+from gridtokenx_cloud.adapters.localnet.packet import Incoming, decode_transaction
 
 PAYER = Keypair.from_seed(bytes(31) + b"\x01")
 MINT = Keypair.from_seed(bytes(31) + b"\x02")
@@ -35,21 +35,19 @@ def signed(
     *instructions: Instruction,
     version: int | None = None,
     tables: Sequence[AddressLookupTableAccount] = (),
+    payer: Keypair = PAYER,
+    others: Sequence[Keypair] = (),
 ) -> VersionedTransaction:
-    """Sign with the payer, and with the mint's key where it is asked for."""
+    """Sign with the payer first; None is the legacy version."""
+    message: Message | MessageV0 | MessageV1
     listed = list(instructions)
-    metas = [meta for instruction in listed for meta in instruction.accounts]
-    signers = [PAYER]
-    if any(meta.is_signer and meta.pubkey == MINT.pubkey() for meta in metas):
-        signers.append(MINT)
-    payer = PAYER.pubkey()
     if version is None:
-        legacy = Message.new_with_blockhash(listed, payer, blockhash)
-        return VersionedTransaction(legacy, signers)
-    if version == 0:
-        zero = MessageV0.try_compile(payer, listed, list(tables), blockhash)
-        return VersionedTransaction(zero, signers)
-    return VersionedTransaction(MessageV1.try_compile(payer, listed, blockhash), signers)
+        message = Message.new_with_blockhash(listed, payer.pubkey(), blockhash)
+    elif version == 0:
+        message = MessageV0.try_compile(payer.pubkey(), listed, list(tables), blockhash)
+    else:
+        message = MessageV1.try_compile(payer.pubkey(), listed, blockhash)
+    return VersionedTransaction(message, [payer, *others])
 
 
 def incoming(transaction: VersionedTransaction) -> Incoming:
@@ -57,9 +55,9 @@ def incoming(transaction: VersionedTransaction) -> Incoming:
     return decode_transaction(bytes(transaction), v1=True)
 
 
-def pay(to: Pubkey, lamports: int) -> Instruction:
-    """Move lamports out of the payer."""
-    params = TransferParams(from_pubkey=PAYER.pubkey(), to_pubkey=to, lamports=lamports)
+def pay(to: Pubkey, lamports: int, payer: Keypair = PAYER) -> Instruction:
+    """Move lamports."""
+    params = TransferParams(from_pubkey=payer.pubkey(), to_pubkey=to, lamports=lamports)
     return transfer(params)
 
 
@@ -105,7 +103,7 @@ def funded_chain(**options: Any) -> Localnet:
     chain.airdrop(PAYER.pubkey(), 10**10)
     chain.advance()
     rent_lamports = chain.rent_minimum_lamports(82)
-    chain.submit(incoming(signed(chain.tip.hash, *create_mint(rent_lamports))))
+    chain.submit(incoming(signed(chain.tip.hash, *create_mint(rent_lamports), others=[MINT])))
     chain.advance(33)
     return chain
 

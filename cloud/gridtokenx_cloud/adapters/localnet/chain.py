@@ -20,9 +20,9 @@ from solders.transaction import VersionedTransaction
 
 from gridtokenx_cloud.adapters.localnet.faults import Faults
 from gridtokenx_cloud.adapters.localnet.nonce import nonce_account
+from gridtokenx_cloud.adapters.localnet.packet import Incoming, decode_transaction, split_accounts
 from gridtokenx_cloud.adapters.localnet.runtime import Effect, Runtime, Simulation
 from gridtokenx_cloud.adapters.localnet.store import KEPT_BLOCKS, Block, ChainStore, Landed
-from gridtokenx_cloud.adapters.localnet.wire import Incoming, decode_transaction, split_accounts
 
 LAG_BLOCKS: Mapping[str, int] = {"processed": 0, "confirmed": 1, "finalized": 32}
 MAX_AGE_BLOCKS = 150

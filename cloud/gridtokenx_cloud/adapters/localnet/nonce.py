@@ -7,7 +7,7 @@ from solders.hash import Hash
 from solders.pubkey import Pubkey
 from solders.system_program import ID as SYSTEM_PROGRAM
 
-from gridtokenx_cloud.adapters.localnet.wire import Incoming, ReadAccount
+from gridtokenx_cloud.adapters.localnet.packet import Incoming, ReadAccount
 
 # Layout of an initialised nonce account: version u32, state u32, authority, nonce, fee u64.
 _LENGTH = 80
@@ -27,7 +27,9 @@ def nonce_account(incoming: Incoming, read_account: ReadAccount) -> Pubkey | Non
 
 
 def advanced(account: Account, blockhash: Hash) -> Account:
-    """Return the nonce account as a failed transaction leaves it: moved on all the same."""
+    """Return the nonce account as any transaction that used it leaves it, even a failed one."""
+    if len(account.data) != _LENGTH:
+        return account
     value = hashlib.sha256(b"DURABLE_NONCE" + bytes(blockhash)).digest()
     data = account.data[: _NONCE.start] + value + account.data[_NONCE.stop :]
     return Account(account.lamports, data, account.owner, account.executable, account.rent_epoch)

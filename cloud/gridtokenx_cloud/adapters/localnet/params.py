@@ -15,12 +15,12 @@ from gridtokenx_cloud.adapters.localnet.errors import (
     INVALID_PARAMS,
     RpcError,
 )
-from gridtokenx_cloud.adapters.localnet.store import Block
-from gridtokenx_cloud.adapters.localnet.wire import (
+from gridtokenx_cloud.adapters.localnet.packet import (
     BadTransactionError,
     Incoming,
     decode_transaction,
 )
+from gridtokenx_cloud.adapters.localnet.store import Block
 
 API_VERSION = "4.1.2"
 

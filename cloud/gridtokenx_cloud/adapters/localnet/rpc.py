@@ -88,14 +88,15 @@ def answer(chain: Localnet, request: Any) -> dict[str, Any]:
     Raises:
         CutConnectionError: A fault says that the client shall hear nothing.
     """
-    if not isinstance(request, dict) or not isinstance(request.get("method"), str):
+    params = request.get("params") or [] if isinstance(request, dict) else None
+    if not isinstance(params, list) or not isinstance(request.get("method"), str):
         return _error(None, RpcError(-32600, "Invalid request"))
     identity, name = request.get("id"), request["method"]
     method = METHODS.get(name)
     if method is None:
         return _error(identity, RpcError(METHOD_NOT_FOUND, f"Method not found: {name}"))
     try:
-        result = method(chain, Params(request.get("params") or []))
+        result = method(chain, Params(params))
     except RpcError as exc:
         return _error(identity, exc)
     return {"jsonrpc": "2.0", "id": identity, "result": result}

@@ -14,6 +14,7 @@ from gridtokenx_cloud.adapters.localnet.errors import (
     CutConnectionError,
     RpcError,
 )
+from gridtokenx_cloud.adapters.localnet.packet import fee_lamports
 from gridtokenx_cloud.adapters.localnet.params import (
     Params,
     check_signature,
@@ -23,7 +24,6 @@ from gridtokenx_cloud.adapters.localnet.params import (
 )
 from gridtokenx_cloud.adapters.localnet.runtime import Simulation
 from gridtokenx_cloud.adapters.localnet.store import Landed
-from gridtokenx_cloud.adapters.localnet.wire import fee_lamports
 
 STATUS_CACHE_SLOTS = 300
 _MAX_STATUSES = 256

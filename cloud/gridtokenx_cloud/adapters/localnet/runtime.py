@@ -17,12 +17,12 @@ from solders.system_program import ID as SYSTEM_PROGRAM
 from solders.transaction_metadata import FailedTransactionMetadata
 
 from gridtokenx_cloud.adapters.localnet.nonce import advanced, nonce_account
-from gridtokenx_cloud.adapters.localnet.store import Block
-from gridtokenx_cloud.adapters.localnet.wire import (
+from gridtokenx_cloud.adapters.localnet.packet import (
     Incoming,
     priority_fee_lamports,
     split_accounts,
 )
+from gridtokenx_cloud.adapters.localnet.store import Block
 
 State = Mapping[Pubkey, Account | None]
 
@@ -53,6 +53,7 @@ class Runtime:
     def __init__(self) -> None:
         # Both checks are too narrow in LiteSVM (one blockhash, 32 signatures); the chain does them.
         self._svm = LiteSVM().with_blockhash_check(False).with_transaction_history(0)
+        self._parent_hash = Hash.default()
 
     def account(self, address: Pubkey) -> Account | None:
         """Return an account of the newest state."""
@@ -72,7 +73,8 @@ class Runtime:
         epoch = self._svm.get_epoch_schedule().get_epoch(block.slot)
         self._svm.set_clock(Clock(block.slot, 0, epoch, epoch + 1, block.unix_s))
         self._svm.set_slot_hashes(parents)
-        # Durable nonces move on to a value derived from this, so it must change with the block.
+        self._parent_hash = parents[0][1]
+        # A nonce can't be advanced twice under one of these.
         self._svm.expire_blockhash()
 
     def set_rent(self, lamports_per_byte: int) -> None:
@@ -100,8 +102,9 @@ class Runtime:
             return None
         meta = result.meta() if isinstance(result, FailedTransactionMetadata) else result
         fee_lamports = meta.fee() + self._charge_v1(incoming)
-        if failure and nonce and (account := before[nonce]):
-            self.put({nonce: advanced(account, self._svm.latest_blockhash())})
+        if nonce and (account := self.account(nonce)):
+            # LiteSVM rolls it back on failure, and after a restart would repeat its values.
+            self.put({nonce: advanced(account, self._parent_hash)})
         return Effect(
             before,
             {

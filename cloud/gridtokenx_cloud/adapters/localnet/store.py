@@ -12,6 +12,8 @@ from solders.account import Account
 from solders.hash import Hash
 from solders.pubkey import Pubkey
 
+from gridtokenx_cloud.errors import ConfigError
+
 KEPT_BLOCKS = 512
 
 _SCHEMA = """
@@ -66,13 +68,11 @@ class ChainStore:
     """Accounts, recent blocks and the whole history; in memory without a path."""
 
     def __init__(self, path: Path | None) -> None:
-        self._db = sqlite3.connect(path or ":memory:", isolation_level=None)
-        # A second localnet on the same file must fail at once, not take turns.
-        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        self._db.execute("PRAGMA journal_mode = WAL")
-        # Enough to survive the death of the process; a power cut may cost the last blocks.
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.executescript(_SCHEMA)
+        try:
+            self._db = _open(path)
+        except sqlite3.Error as exc:
+            fault = f"state file {path} cannot be used ({exc}): stop its localnet or name another"
+            raise ConfigError((fault,)) from exc
 
     def close(self) -> None:
         """Close the file."""
@@ -184,6 +184,21 @@ class ChainStore:
             (bytes(address), max_slot, before, before, until, limit),
         )
         return [_landed(row) for row in rows]
+
+
+def _open(path: Path | None) -> sqlite3.Connection:
+    db = sqlite3.connect(path or ":memory:", timeout=0, isolation_level=None)
+    try:
+        # A second localnet on the same file must fail at once, not take turns.
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("PRAGMA journal_mode = WAL")
+        # Enough to survive the death of the process; a power cut may cost the last blocks.
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.executescript(_SCHEMA)
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
 
 
 def _landed(row: tuple[Any, ...]) -> Landed:
