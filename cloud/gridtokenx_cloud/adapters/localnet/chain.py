@@ -61,6 +61,7 @@ class Localnet:
         self._undo: deque[tuple[int, dict[Pubkey, Account | None]]] = deque()
         self._pending: dict[str, tuple[int, Incoming]] = {}
         self._airdrops = 0
+        self._entered: Block | None = None
 
     def _found(self) -> None:
         faucet = Keypair()
@@ -209,6 +210,9 @@ class Localnet:
 
     def _enter(self, block: Block) -> None:
         self._apply_rent()
+        if block == self._entered:
+            return
+        self._entered = block
         parents = [(parent.slot, parent.hash) for parent in reversed(self._blocks)]
         self._runtime.enter(block, parents)
 
