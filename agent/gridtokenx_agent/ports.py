@@ -1,22 +1,15 @@
 """What the services need from the outside world; each port has one fake and one contract test."""
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from gridtokenx_wire.record import ClockQuality
+from gridtokenx_agent.clock import Instant as Instant
+from gridtokenx_agent.counters import MeterState
+from gridtokenx_wire.receipt import LineRejection, Receipt
 
 ReadFunction = Literal[3, 4]
 """Modbus function code: 3 holding registers, 4 input registers."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Instant:
-    """One moment on both clocks; see `gridtokenx_wire.record.Stamp` for the fields."""
-
-    boot_id: str
-    mono_ms: int
-    wall_ms: int
-    clock: ClockQuality
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,4 +63,171 @@ class RecordSigner(Protocol):
 
     def sign(self, message: bytes) -> bytes:
         """Return the 64-byte signature of *message*."""
+        ...
+
+
+class TrueTime(Protocol):
+    """How far the wall clock may be wrong."""
+
+    def error_ms(self) -> int:
+        """Return the largest error of the wall clock, as the kernel knows it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRow:
+    """One signed line to keep until the cloud has it.
+
+    Attributes:
+        opens: The first slot of its epoch; no other slot of the epoch is sent before the cloud
+            has it, or the cloud would count from a later one.
+    """
+
+    epoch: str
+    seq: int
+    kind: str
+    wall_ms: int
+    line: bytes
+    opens: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A line to send."""
+
+    row_id: int
+    line: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What a receipt did: rows forgotten, and lines put among the dead."""
+
+    forgotten: int
+    dead: tuple[LineRejection, ...] = ()
+
+
+class RecordBuffer(Protocol):
+    """Where records wait, together with the state of each meter."""
+
+    async def states(self) -> dict[str, MeterState]:
+        """Return what was last committed, by meter."""
+        ...
+
+    async def commit(
+        self, state: MeterState, rows: Sequence[NewRow], refusals: Mapping[str, int]
+    ) -> None:
+        """Store the rows, the state and the counts of refused values, all or nothing, durably.
+
+        Raises:
+            BufferFullError: The disk takes no more; nothing was stored.
+            StoreError: A `seq` would be used twice, or the file is broken.
+        """
+        ...
+
+
+class Outbox(Protocol):
+    """The same rows, seen by the one who sends them; a row leaves only by a receipt."""
+
+    async def due(self, now_ms: int, limit: int, in_flight: Collection[int]) -> list[Waiting]:
+        """Return up to *limit* lines to send now: newest live slots, then the oldest of the rest.
+
+        Args:
+            now_ms: Boot-time clock.
+            limit: Most lines.
+            in_flight: Rows that are under way.
+        """
+        ...
+
+    async def mark_sent(self, row_ids: Collection[int], now_ms: int) -> None:
+        """Note that the broker took these rows; each is due again unless a receipt comes."""
+        ...
+
+    async def mark_refused(self, row_ids: Collection[int], now_ms: int) -> None:
+        """Note that the broker refused these rows; each is due again later."""
+        ...
+
+    async def resend_all(self) -> None:
+        """Make every row due: what a lost connection carried is unknown."""
+        ...
+
+    async def settle(self, receipt: Receipt, in_flight: Collection[int]) -> Settled:
+        """Forget sent rows the receipt covers; move those it rejects among the dead."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """The broker's answer to one message; *refusal* names its reason, None = taken."""
+
+    message_id: int
+    refusal: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A message for this gateway."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The connection is gone; nothing follows."""
+
+    reason: str
+
+
+LinkEvent = Acked | Arrived | Lost
+
+
+class BrokerSession(Protocol):
+    """One connection to the broker, from its CONNACK to its end."""
+
+    @property
+    def window(self) -> int:
+        """Most messages under way at once."""
+        ...
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
+        """Hand over one message with QoS 1 and return its id.
+
+        Raises:
+            BrokerDownError: The connection is gone; the message was not taken.
+        """
+        ...
+
+    def events(self) -> list[LinkEvent]:
+        """Return what happened since the last call, in order."""
+        ...
+
+    async def close(self) -> None:
+        """Disconnect; the broker then publishes the will."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Will:
+    """What the broker says for us when we vanish."""
+
+    topic: str
+    payload: bytes
+
+
+class BrokerLink(Protocol):
+    """A way to the broker."""
+
+    @property
+    def name(self) -> str:
+        """Address and user, for messages; no secrets."""
+        ...
+
+    async def connect(self, subscriptions: Sequence[str], will: Will) -> BrokerSession:
+        """Return a subscribed session.
+
+        Raises:
+            BrokerDownError: Nobody answers there.
+            BrokerRefusedError: The broker wants other credentials, certificates or rights.
+        """
         ...

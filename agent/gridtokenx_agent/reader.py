@@ -1,0 +1,207 @@
+"""Reads one meter: blocks of registers in, exact integers out."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from gridtokenx_agent.clock import DAY_MS
+from gridtokenx_agent.counters import RawReading
+from gridtokenx_agent.errors import MeterRefusedError, ProfileError
+from gridtokenx_agent.ports import Instant, MeterBus, WordsRead
+from gridtokenx_agent.profiles import (
+    ENERGY_POINTS,
+    Block,
+    MeterProfile,
+    PointSpec,
+    plan_blocks,
+    split_block,
+)
+from gridtokenx_agent.registers import decode, energy_wh, to_units
+from gridtokenx_agent.validation import check_live, phases_disagree
+from gridtokenx_wire.encoding import MAX_COUNT
+from gridtokenx_wire.record import LiveValues, Quality
+
+_LIVE = {
+    "active_power": "active_power_w",
+    "voltage_l1": "voltage_mv",
+    "current_l1": "current_ma",
+    "frequency": "frequency_mhz",
+    "power_factor": "power_factor_milli",
+}
+_PHASES = ("active_power_l1", "active_power_l2", "active_power_l3")
+LIVE_POINTS = (*_LIVE, *_PHASES)
+IDENTITY = "identity"
+_log = logging.getLogger(__name__)
+
+Words = Mapping[str, tuple[tuple[int, ...], PointSpec]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a meter said at one moment.
+
+    Attributes:
+        energy: Both registers; None when the meter has no value for one of them.
+        fault: Why there is no energy.
+        identity: What the identity register says; None when it was not asked or says nothing.
+        at: When the last byte of the energy came in; without energy, of the last block.
+    """
+
+    energy: RawReading | None
+    fault: str
+    live: LiveValues
+    flags: Quality
+    identity: str | None
+    at: Instant
+
+
+class MeterReader:
+    """One meter on a bus; remembers which blocks and points the meter refuses."""
+
+    def __init__(
+        self, bus: MeterBus, device_id: int, profile: MeterProfile, rated_power_w: int | None
+    ) -> None:
+        self._bus = bus
+        self._device_id = device_id
+        self._profile = profile
+        self._rated_power_w = rated_power_w
+        self._blocks: dict[tuple[str, ...], tuple[Block, ...]] = {}
+        self._unsupported_until: dict[str, int] = {}
+
+    async def read_slot(self, *, identity: bool) -> Reading:
+        """Read energy and live values, and the identity register if asked.
+
+        Raises:
+            TransientError: The meter did not answer.
+            MeterRefusedError: It has no energy registers where the profile says.
+        """
+        wanted = (*ENERGY_POINTS, *LIVE_POINTS, *((IDENTITY,) if identity else ()))
+        return await self._read(wanted)
+
+    async def read_energy(self) -> Reading:
+        """Read the energy registers alone, to repeat a doubted answer; raises as `read_slot`."""
+        return await self._read(ENERGY_POINTS)
+
+    async def read_live(self) -> Reading:
+        """Read live values alone; raises as `read_slot`."""
+        return await self._read(LIVE_POINTS)
+
+    async def _read(self, wanted: Sequence[str]) -> Reading:
+        words: dict[str, tuple[tuple[int, ...], PointSpec]] = {}
+        energy_at: Instant | None = None
+        at: Instant | None = None
+        for block in self._plan(tuple(wanted)):
+            for part, answer in await self._read_block(block):
+                for name, spec in part.points:
+                    words[name] = (part.words_of(name, answer.words), spec)
+                at = answer.at
+                if any(name in ENERGY_POINTS for name, _ in part.points):
+                    energy_at = at
+        if at is None:
+            raise MeterRefusedError(f"meter {self._device_id} has none of {', '.join(wanted)}", 2)
+        return self._reading(words, energy_at or at)
+
+    def _plan(self, wanted: tuple[str, ...]) -> tuple[Block, ...]:
+        if wanted not in self._blocks:
+            self._blocks[wanted] = plan_blocks(self._profile, wanted)
+        return self._blocks[wanted]
+
+    async def _read_block(self, block: Block) -> list[tuple[Block, WordsRead]]:
+        """Read a block; split it where the meter refuses it, and leave out refused points."""
+        names = [name for name, _ in block.points]
+        if len(names) == 1 and names[0] in self._unsupported_until:
+            return []
+        try:
+            answer = await self._bus.read_words(
+                self._device_id,
+                block.function,
+                block.address,
+                block.count,
+                self._profile.min_gap_ms,
+            )
+        except MeterRefusedError as exc:
+            return await self._after_refusal(block, names, exc)
+        self._forgive(answer.at.mono_ms)
+        return [(block, answer)]
+
+    async def _after_refusal(
+        self, block: Block, names: list[str], exc: MeterRefusedError
+    ) -> list[tuple[Block, WordsRead]]:
+        parts = split_block(block)
+        if len(parts) > 1 and exc.code in (2, 3):
+            self._replace(block, parts)
+            return [pair for part in parts for pair in await self._read_block(part)]
+        if any(name in ENERGY_POINTS for name in names):
+            raise exc
+        for name in names:
+            self._unsupported_until[name] = 0
+        _log.warning(
+            "point refused", extra={"device_id": self._device_id, "points": names, "code": exc.code}
+        )
+        return []
+
+    def _replace(self, block: Block, parts: tuple[Block, ...]) -> None:
+        for wanted, blocks in self._blocks.items():
+            if block in blocks:
+                index = blocks.index(block)
+                self._blocks[wanted] = (*blocks[:index], *parts, *blocks[index + 1 :])
+
+    def _forgive(self, now_ms: int) -> None:
+        """Ask once a day again for what the meter refused: firmware changes."""
+        for name, until_ms in list(self._unsupported_until.items()):
+            if until_ms == 0:
+                self._unsupported_until[name] = now_ms + DAY_MS
+            elif now_ms >= until_ms:
+                del self._unsupported_until[name]
+
+    def _reading(self, words: Words, at: Instant) -> Reading:
+        energy, fault = self._energy(words, at)
+        live, flags = self._live(words)
+        if fault:
+            flags |= Quality.VALUE_MISSING
+        return Reading(
+            energy=energy,
+            fault=fault,
+            live=live,
+            flags=flags,
+            identity=_identity(words),
+            at=at,
+        )
+
+    def _energy(self, words: Words, at: Instant) -> tuple[RawReading | None, str]:
+        values: list[int] = []
+        for name in ENERGY_POINTS:
+            if self._profile.spec(name) is None:
+                values.append(0)
+                continue
+            if name not in words:
+                return None, f"{name} was not read"
+            try:
+                value = energy_wh(*words[name])
+            except ProfileError as exc:
+                return None, f"{name}: {exc}"
+            if value is None or value > MAX_COUNT:
+                return None, f"{name} has no value"
+            values.append(value)
+        return RawReading(import_wh=values[0], export_wh=values[1], at=at), ""
+
+    def _live(self, words: Words) -> tuple[LiveValues, Quality]:
+        units = {name: _units(*words[name]) for name in LIVE_POINTS if name in words}
+        values = {field: units[name] for name, field in _LIVE.items() if name in units}
+        live, flags = check_live(values, self._rated_power_w)
+        if phases_disagree(live.active_power_w, [units.get(name) for name in _PHASES]):
+            flags |= Quality.POWER_MISMATCH
+        return live, flags
+
+
+def _units(words: tuple[int, ...], spec: PointSpec) -> int | None:
+    value = decode(words, spec).value
+    return to_units(value, spec.unit) if isinstance(value, Decimal) else None
+
+
+def _identity(words: Words) -> str | None:
+    if IDENTITY not in words:
+        return None
+    value = decode(*words[IDENTITY]).value
+    return None if value is None else str(value)
