@@ -33,7 +33,9 @@ class CommandContext(Protocol):
 
     @property
     def settings(self) -> "Settings":
-        """The whole configuration, read and checked at the first use.
+        """The configuration, read and checked at the first use.
+
+        What only a running service needs may be absent: take it by `settings.require`.
 
         Raises:
             ConfigError: With every fault at once.
@@ -80,8 +82,18 @@ class Context:
             # only wants the other, or neither.
             from gridtokenx_cloud.settings import load_settings
 
-            self._settings = load_settings(env_file=self._env_file)
+            self._settings = load_settings(env_file=self._env_file, complete=False)
         return self._settings
+
+    def complete_settings(self, roles: str | None = None) -> "Settings":
+        """Return the configuration with all that *roles* need, to run them.
+
+        Raises:
+            ConfigError: With every fault at once.
+        """
+        from gridtokenx_cloud.settings import load_settings
+
+        return load_settings(env_file=self._env_file, roles=roles)
 
     @property
     def database_url(self) -> str:

@@ -2,7 +2,13 @@
 
 from gridtokenx_cloud.settings.blockchain import BlockchainSettings
 from gridtokenx_cloud.settings.cloud import CloudSettings
-from gridtokenx_cloud.settings.load import GROUPS, Settings, load_settings, non_default_values
+from gridtokenx_cloud.settings.load import (
+    GROUPS,
+    Settings,
+    load_settings,
+    non_default_values,
+    require,
+)
 from gridtokenx_cloud.settings.tokenization import TokenizationConfig
 from gridtokenx_cloud.settings.values import ROLES, Role, split_bind
 from gridtokenx_cloud.settings.websocket import WebSocketSettings
@@ -18,5 +24,6 @@ __all__ = [
     "WebSocketSettings",
     "load_settings",
     "non_default_values",
+    "require",
     "split_bind",
 ]

@@ -13,6 +13,8 @@ def allowed(field: FieldInfo) -> str:
         return ", ".join(choices[:-1]) + " or " + choices[-1]
     if field.annotation is bool:
         return "true or false"
+    if get_origin(field.annotation) is tuple and (names := _choices(get_args(field.annotation)[0])):
+        return f"a comma list of {', '.join(names)}"
     bounds = {
         type(bound): bound for bound in field.metadata if isinstance(bound, Ge | Gt | Le | Lt)
     }

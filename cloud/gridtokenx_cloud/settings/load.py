@@ -5,9 +5,11 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import pydantic
+from pydantic import SecretStr
 
 from gridtokenx_cloud.errors import ConfigError
 from gridtokenx_cloud.settings.base import Group
@@ -25,6 +27,8 @@ from gridtokenx_cloud.settings.sources import (
 )
 from gridtokenx_cloud.settings.tokenization import TokenizationConfig
 from gridtokenx_cloud.settings.websocket import WebSocketSettings
+
+T = TypeVar("T")
 
 GROUPS: dict[str, type[Group]] = {
     "tokenization": TokenizationConfig,
@@ -55,6 +59,7 @@ def load_settings(
     env_file: Path | None = None,
     environ: Mapping[str, str] | None = None,
     roles: str | None = None,
+    complete: bool = True,
 ) -> Settings:
     """Read the environment, and for what is not set there *env_file* (default: `.env` here).
 
@@ -62,6 +67,7 @@ def load_settings(
         env_file: Must exist when named.
         environ: In place of the process environment.
         roles: Comma list in place of `GTX_CLOUD_ROLES`.
+        complete: Whether what the roles need must be there; a command asks with `require`.
 
     Raises:
         ConfigError: With every fault at once.
@@ -83,6 +89,8 @@ def load_settings(
     faults += [found for found in cross_faults(groups) if not found.names & spoilt]
     if groups.cloud.environment == "production":
         faults += _plain_secrets(given)
+    if not complete:
+        faults = [found for found in faults if found.code != "MissingVariable"]
     if faults:
         raise ConfigError(tuple(str(found) for found in faults))
     return Settings(
@@ -94,15 +102,34 @@ def load_settings(
     )
 
 
+def require(value: T | None, name: str) -> T:
+    """Return *value*, the setting *name*, which this use cannot do without.
+
+    Raises:
+        ConfigError: `MissingVariable`.
+    """
+    if value is None or value == ():
+        raise ConfigError((f"MissingVariable: {name} is not set, and this needs it; set it",))
+    return value
+
+
 def non_default_values(settings: Settings) -> dict[str, str]:
     """Return what was set, as `value (source)`; secrets as `***`."""
     values = {}
     for name, source in settings.sources.items():
         group_name, field = _FIELDS[name]
         value = getattr(getattr(settings, group_name), field)
-        shown = ",".join(value) if isinstance(value, tuple) else str(value)
-        values[name] = f"{shown.replace('**********', '***')} ({source})"
+        values[name] = f"{_shown(field, value)} ({source})"
     return values
+
+
+def _shown(field: str, value: object) -> str:
+    if isinstance(value, SecretStr):
+        return "***"
+    if field == "solana_rpc_urls" and isinstance(value, tuple):
+        # The path and the query of an RPC provider's URL are the account's key.
+        return ",".join(f"{urlsplit(url).scheme}://{urlsplit(url).hostname}" for url in value)
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _texts(
@@ -170,10 +197,10 @@ def _groups(texts: Mapping[str, str]) -> tuple[Groups, list[Fault]]:
 
 def _bad_value(group: type[Group], field: str, values: Mapping[str, str], error: Any) -> Fault:
     name, info = group.env_name(field), group.model_fields[field]
-    shown = "***" if field in group.SECRETS else values[field]
+    shown = "***" if field in group.SECRETS | {"solana_rpc_urls"} else values[field]
     what = str(error["ctx"]["error"]) if error["type"] == "value_error" else "is not allowed"
-    if error["type"] == "string_too_short":
-        what = f"is too short; {error['ctx']['min_length']} characters at least"
+    if error["type"] in ("string_too_short", "too_short"):
+        what = f"is too short; give at least {error['ctx']['min_length']}"
     elif limits := allowed(info):
         what += f"; set it to {limits}, or remove it for {default_text(info)}"
     too_fast = field == "polling_interval_secs" and error["type"] == "greater_than_equal"

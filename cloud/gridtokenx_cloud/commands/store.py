@@ -1,0 +1,65 @@
+"""Commands about the store's file and the configuration: migrate, check-config, backup."""
+
+import sqlite3
+from pathlib import Path
+
+import click
+
+from gridtokenx_cloud.adapters.store.database import open_database
+from gridtokenx_cloud.adapters.store.migrate import migrate as bring_up
+from gridtokenx_cloud.commands.context import Context
+from gridtokenx_cloud.errors import ConfigError
+from gridtokenx_cloud.settings import non_default_values
+
+
+@click.command("migrate")
+@click.pass_obj
+def migrate(context: Context) -> None:
+    """Create the store, or bring its schema up to this program's."""
+    database = open_database(context.database_url)
+    # Readings tell when somebody is at home: nobody else on this machine may read them.
+    database.path.touch(mode=0o600)
+    try:
+        steps = bring_up(database)
+    finally:
+        database.close()
+    for step in steps:
+        click.echo(f"applied {step}")
+    if not steps:
+        click.echo(f"{database.path} is up to date")
+
+
+@click.command("check-config")
+@click.option("--json", "as_json", is_flag=True, help="Print the settings as JSON.")
+@click.pass_obj
+def check_config(context: Context, as_json: bool) -> None:
+    """Check every setting and list every fault at once; print what differs from the defaults."""
+    values = non_default_values(context.complete_settings())
+    context.emit([{"setting": name, "value": text} for name, text in values.items()], as_json)
+
+
+@click.command("backup")
+@click.argument("target", type=click.Path(path_type=Path, dir_okay=False))
+@click.pass_obj
+def backup(context: Context, target: Path) -> None:
+    """Copy the store to TARGET while it is in use; whole or not at all."""
+    if target.exists():
+        raise ConfigError((f"{target} exists; name another file or move it away",))
+    fresh = target.with_name(f"{target.name}.part")
+    database = context.database()
+    try:
+        fresh.unlink(missing_ok=True)
+        fresh.touch(mode=0o600)
+        copy = sqlite3.connect(fresh)
+        try:
+            # One step: the copy is of one moment, and writers go on in the WAL meanwhile.
+            database.connection.backup(copy)
+        finally:
+            copy.close()
+        fresh.rename(target)
+    except (OSError, sqlite3.Error) as exc:
+        raise ConfigError((f"{target} cannot be written ({exc}); name another file",)) from exc
+    click.echo(f"{target}")
+
+
+COMMANDS = (migrate, check_config, backup)

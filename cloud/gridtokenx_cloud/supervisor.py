@@ -1,0 +1,116 @@
+"""Keep each role of the process running in a thread of its own, and end them in order."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from gridtokenx_cloud.errors import PermanentError, TransientError
+
+_log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class RoleTask:
+    """One role.
+
+    Attributes:
+        name: As in `GTX_CLOUD_ROLES`.
+        run: Works until the event is set, then returns when its work is safe. An error that
+            waiting may cure, and any the role did not foresee, starts it again; a
+            `PermanentError` ends the program.
+    """
+
+    name: str
+    run: Callable[[threading.Event], None]
+
+
+@dataclass(slots=True)
+class _Running:
+    task: RoleTask
+    stop: threading.Event = field(default_factory=threading.Event)
+    thread: threading.Thread | None = None
+    restarts: int = 0
+
+
+class Supervisor:
+    """Owns the roles' threads; every method is called by the main thread."""
+
+    def __init__(
+        self, tasks: Sequence[RoleTask], pause_s: Callable[[int], float] | None = None
+    ) -> None:
+        self._roles = [_Running(task) for task in tasks]
+        self._pause_s = pause_s or restart_pause_s
+        self._wake = threading.Event()
+        self._fatal: PermanentError | None = None
+
+    def start(self) -> None:
+        """Start every role."""
+        for role in self._roles:
+            # Daemons: what does not end in time must not keep the process alive.
+            role.thread = threading.Thread(
+                target=self._keep_running, args=(role,), name=role.task.name, daemon=True
+            )
+            role.thread.start()
+
+    def wait(self) -> None:
+        """Return when `request_stop` was called; safe against signals.
+
+        Raises:
+            PermanentError: A role met what only a human can change.
+        """
+        self._wake.wait()
+        if self._fatal is not None:
+            raise self._fatal
+
+    def request_stop(self) -> None:
+        """Let `wait` return; may be called by a signal handler or any thread."""
+        self._wake.set()
+
+    def stop(self, timeout_s: float) -> list[str]:
+        """End the roles one after another, first to last; return those that did not end in time."""
+        deadline = time.monotonic() + timeout_s
+        late = []
+        for role in self._roles:
+            role.stop.set()
+            if role.thread is not None:
+                role.thread.join(max(0.0, deadline - time.monotonic()))
+                if role.thread.is_alive():
+                    late.append(role.task.name)
+        return late
+
+    @property
+    def restarts(self) -> dict[str, int]:
+        """How often each role was started again."""
+        return {role.task.name: role.restarts for role in self._roles}
+
+    def _keep_running(self, role: _Running) -> None:
+        failures = 0
+        while not role.stop.is_set():
+            began = time.monotonic()
+            try:
+                role.task.run(role.stop)
+                if role.stop.is_set():
+                    return
+                _log.error("role_ended", extra={"role": role.task.name})
+            except PermanentError as exc:
+                self._fatal = self._fatal or exc
+                self._wake.set()
+                return
+            except TransientError as exc:
+                _log.warning("role_failed", extra={"role": role.task.name, "error": str(exc)})
+            except Exception:  # noqa: BLE001 - a defect in one role must not silence the others
+                _log.exception("role_crashed", extra={"role": role.task.name})
+            # A long good run pays for what went wrong before it.
+            failures = 1 if time.monotonic() - began > _LONGEST_PAUSE_S else failures + 1
+            role.restarts += 1
+            role.stop.wait(self._pause_s(failures))
+
+
+def restart_pause_s(failures: int) -> float:
+    """Return the pause after the *failures*-th failure in a row: 1, 2, 4 ... 60 s."""
+    return min(_FIRST_PAUSE_S * 2.0 ** min(failures - 1, 10), _LONGEST_PAUSE_S)
