@@ -12,7 +12,7 @@ from typing import IO
 from demo.processes import DemoError, free_port
 
 ROOT = Path(__file__).parent.parent
-PORTS = ("http", "ws", "mqtt", "rpc", "sdm630", "iem3155", "b23")
+PORTS = ("http", "ws", "metrics", "mqtt", "rpc", "sdm630", "iem3155", "b23")
 
 
 @dataclass(frozen=True)

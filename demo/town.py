@@ -2,9 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 
 from demo.household import House, Registers, registers_at
@@ -96,6 +94,10 @@ class TownClock:
         # Never beyond what is on disk: a stalled disk stops the town, not the truth.
         return min(self._base_ms + elapsed_ms, self._reserved_ms)
 
+    @property
+    def running(self) -> bool:
+        return self._running_since is not None
+
     def reserve(self) -> None:
         """Write down a time ahead of now; call every second or so."""
         if self._running_since is not None:
@@ -135,16 +137,21 @@ def below_resolution_wh(meter: DemoMeter, now_ms: int) -> int:
     return shown(meter, now_ms).export_wh - displayed_export_wh(meter, now_ms)
 
 
-def point_values(meter: DemoMeter, clock: TownClock) -> Mapping[str, Decimal]:
-    """Return every point a profile may have, in the base unit of its quantity (Wh, W, V, A, Hz)."""
-    now = shown(meter, clock.now_ms)
-    power, volt = Decimal(now.active_power_w), Decimal(now.voltage_mv) / 1000
+def amounts(meter: DemoMeter, now_ms: int) -> dict[str, int]:
+    """Return what a meter can show, in Wh, W, mV, mA, mHz and thousandths.
+
+    The house has one phase carrying it all, so L1 is the whole.
+    """
+    now = shown(meter, now_ms)
+    empty = ("active_power_l2", "active_power_l3", "current_l2", "current_l3")
     return {
-        "import_energy": Decimal(now.import_wh),
-        "export_energy": Decimal(now.export_wh),
-        "active_power": power,
-        "voltage_l1": volt,
-        "current_l1": Decimal(now.current_ma) / 1000,
-        "frequency": Decimal(now.frequency_mhz) / 1000,
-        "power_factor": Decimal("0.98"),
+        "import_energy": now.import_wh,
+        "export_energy": now.export_wh,
+        "active_power": now.active_power_w,
+        "active_power_l1": now.active_power_w,
+        "current_l1": now.current_ma,
+        "frequency": now.frequency_mhz,
+        "power_factor": 1_000,
+        **{f"voltage_{phase}": now.voltage_mv for phase in ("l1", "l2", "l3")},
+        **dict.fromkeys(empty, 0),
     }
