@@ -14,6 +14,8 @@ RegisterType = Literal[
     "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64",
     "acc32", "acc64", "bcd16", "bcd32", "string",
 ]  # fmt: skip
+ReadFunction = Literal[3, 4]
+"""Modbus function code: 3 holding registers, 4 input registers."""
 WordOrder = Literal["ABCD", "CDAB", "BADC", "DCBA"]
 """Order of the bytes on the bus, A the most significant; longer values follow the same rule."""
 

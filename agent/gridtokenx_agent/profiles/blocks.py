@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gridtokenx_agent.ports import ReadFunction
 from gridtokenx_agent.profiles.model import ENERGY_POINTS, MeterProfile, PointSpec
+from gridtokenx_agent.registers import ReadFunction
 
 MAX_GAP: Final = 30
 """Registers worth reading in vain: at 9600 baud 60 bytes cost about what a transaction costs."""

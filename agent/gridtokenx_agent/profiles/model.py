@@ -4,8 +4,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gridtokenx_agent.ports import ReadFunction
-from gridtokenx_agent.registers import RegisterSpec
+from gridtokenx_agent.registers import ReadFunction, RegisterSpec
 
 ENERGY_POINTS: Final = ("import_energy", "export_energy")
 _POWER = ("W", "kW")
