@@ -42,6 +42,7 @@ class PublisherParts:
         jitter: Draws a wait between 0 and its argument, in seconds.
         software: Name and version, for the birth certificate.
         beat: Told about progress.
+        wake: Set when rows were committed or the session has news.
     """
 
     link: BrokerLink
@@ -52,6 +53,7 @@ class PublisherParts:
     jitter: Callable[[float], float]
     software: str
     beat: Callable[[str, int], None]
+    wake: asyncio.Event
 
 
 def pause_s(attempts: int) -> int:
@@ -69,14 +71,10 @@ class Publisher:
         self._receipts = topic(self._gateway_id, Channel.RECEIPTS)
         self._state = topic(self._gateway_id, Channel.STATE)
         self._born_ms = parts.clock.now().wall_ms
-        self._wake = asyncio.Event()
+        self._wake = parts.wake
         self._in_flight: dict[int, _Message] = {}
         self._broken = ""
         self._told: set[str] = set()
-
-    def wake(self) -> None:
-        """Look again now: rows were committed, or the session has news. For the loop's thread."""
-        self._wake.set()
 
     async def run(self) -> None:
         """Keep a session until cancelled; never gives up."""

@@ -1,0 +1,46 @@
+"""`gtx-agent`: exit code 0 done, 1 the thing asked about is bad, 2 usage or configuration."""
+
+import sys
+
+import click
+
+from gridtokenx_agent.commands.meters import decode, profiles, read, simulate
+from gridtokenx_agent.commands.operate import run, status
+from gridtokenx_agent.commands.setup import check_config, init, keygen
+from gridtokenx_agent.errors import AgentError, ConfigError, KeyFileError, ProfileError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="gridtokenx", prog_name="gtx-agent")
+def cli() -> None:
+    """Read electricity meters, sign what they say, and keep it until the cloud has it."""
+
+
+for _command in (run, init, keygen, check_config, read, decode, profiles, simulate, status):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line; every error is one line on stderr."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(exc.exit_code if isinstance(exc, click.UsageError) else 1)
+    except click.Abort:
+        sys.exit(1)
+    except ConfigError as exc:
+        for fault in exc.faults:
+            click.echo(f"gtx-agent: {fault}", err=True)
+        sys.exit(2)
+    except (KeyFileError, ProfileError) as exc:
+        click.echo(f"gtx-agent: {exc}", err=True)
+        sys.exit(2)
+    except AgentError as exc:
+        click.echo(f"gtx-agent: {exc}", err=True)
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()
