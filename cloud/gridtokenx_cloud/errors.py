@@ -61,6 +61,10 @@ class SigningKeyError(PermanentError):
     """A key cannot be read, is readable by others, or refuses to sign."""
 
 
+class StoreRefusedError(PermanentError):
+    """The store takes this row never: a rule of its schema or the range of a type forbids it."""
+
+
 class DisputedBatchError(PermanentError):
     """The chain says something about a batch that the store cannot explain; a human must look."""
 

@@ -146,6 +146,8 @@ CREATE INDEX meter_readings_by_user ON meter_readings (user_id, reading_timestam
 CREATE INDEX meter_readings_by_batch ON meter_readings (batch_id) WHERE batch_id IS NOT NULL;
 CREATE INDEX meter_readings_by_signature ON meter_readings (mint_tx_signature)
     WHERE mint_tx_signature IS NOT NULL;
+CREATE INDEX meter_readings_undated ON meter_readings (gateway_id, boot_id)
+    WHERE reading_timestamp_ms IS NULL;
 CREATE INDEX meter_readings_held ON meter_readings (status) WHERE status = 'held';
 
 CREATE TABLE minting_retry_queue (

@@ -1,0 +1,205 @@
+"""Held readings in SQLite: an operator confirms an epoch, releases or rejects."""
+
+import sqlite3
+from collections.abc import Iterable
+
+from gridtokenx_cloud.adapters.store.database import Database
+from gridtokenx_cloud.adapters.store.ingest import METER_SQL, load_epoch
+from gridtokenx_cloud.adapters.store.ingest_rows import save_epoch
+from gridtokenx_cloud.adapters.store.outbox import append_audit, append_event
+from gridtokenx_cloud.errors import NotFoundError, ValidationError
+from gridtokenx_cloud.events import ADMIN_STREAM, MarketEvent, user_stream
+from gridtokenx_cloud.intake import mark_of
+from gridtokenx_cloud.plausibility import Verdict, judge
+from gridtokenx_cloud.ports.common import Clock
+from gridtokenx_cloud.ports.ingest import EpochBook
+from gridtokenx_cloud.reading_events import failed_event, received_event
+from gridtokenx_cloud.registry import HeldReading, check_epoch_name, release
+from gridtokenx_cloud.verify import Fault, Meter, ReadingRules, fault
+from gridtokenx_wire.encoding import parse_line
+from gridtokenx_wire.record import SlotRecord
+
+_HELD_SQL = """
+SELECT r.reading_id, r.meter_id, r.epoch, r.seq, r.export_wh, r.reason, r.line,
+       r.reading_timestamp_ms, r.submitted_at_ms
+FROM meter_readings r WHERE r.status = 'held'
+"""
+
+
+class SqliteHeldReadings:
+    """What waits for an operator's word; every word with its audit entry."""
+
+    def __init__(self, database: Database, clock: Clock, *, actor: str) -> None:
+        self._database = database
+        self._clock = clock
+        self._actor = actor
+
+    def list_held(self) -> list[dict[str, object]]:
+        """Return every held reading, the oldest first."""
+        rows = self._database.connection.execute(
+            "SELECT reading_id, meter_id, epoch, seq, export_wh, reason, reading_timestamp_ms"
+            " FROM meter_readings WHERE status = 'held' ORDER BY reading_id"
+        )
+        return [dict(row) for row in rows]
+
+    def release(self, reading_id: int) -> int:
+        """Credit what the register moved up to a held reading; return the Wh.
+
+        Raises:
+            NotFoundError: No such held reading.
+            ValidationError: Its epoch is not confirmed, or no credit fits.
+        """
+        with self._database.transaction() as tx:
+            held = _Held(tx, _find(tx, reading_id))
+            verdict = release(held.reading, held.book.span)
+            self._settle(tx, held, verdict)
+            self._audit(tx, "held.release", held, {"credit_wh": verdict.credit_wh})
+        return verdict.credit_wh
+
+    def reject(self, reading_id: int, reason: str) -> None:
+        """Refuse a held reading for good; the next good one credits what the register moved.
+
+        Raises:
+            NotFoundError: No such held reading.
+            ValidationError: No reason given.
+        """
+        if not reason.strip():
+            raise ValidationError(
+                "MissingReason", f"Reading {reading_id} cannot be rejected without a reason."
+            )
+        with self._database.transaction() as tx:
+            held = _Held(tx, _find(tx, reading_id))
+            tx.execute(
+                "UPDATE meter_readings SET status = 'rejected' WHERE reading_id = ?", (reading_id,)
+            )
+            told = Fault(held.code, fault(held.code, reason).reason)
+            self._tell(tx, held, failed_event(held.meter, reading_id, 0, "rejected", told))
+            self._audit(tx, "held.reject", held, {"reason": reason})
+
+    def accept_epoch(self, meter_id: str, epoch: str, rules: ReadingRules) -> int:
+        """Confirm an epoch and judge what was held for it, in order of `seq`; return how many.
+
+        Raises:
+            NotFoundError: No such meter, or it never sent this epoch.
+            ValidationError: Not an epoch.
+        """
+        check_epoch_name(epoch)
+        with self._database.transaction() as tx:
+            book = load_epoch(tx, (meter_id, epoch))
+            if book is None:
+                raise NotFoundError(
+                    f"Meter {meter_id} has sent no reading of epoch {epoch}; "
+                    "`gtx-cloud held list` shows what waits."
+                )
+            book.status = "accepted"
+            save_epoch(tx, (meter_id, epoch), book, self._clock.now_ms())
+            rows = tx.execute(
+                f"{_HELD_SQL} AND r.reason = 'UnknownEpoch' AND r.meter_id = ? AND r.epoch = ?"
+                " ORDER BY r.seq",
+                (meter_id, epoch),
+            ).fetchall()
+            for row in rows:
+                held = _Held(tx, row)
+                self._settle(tx, held, held.judge(rules))
+            append_audit(
+                tx,
+                at_ms=self._clock.now_ms(),
+                actor=self._actor,
+                action="meter.accept-epoch",
+                subject=meter_id,
+                detail={"epoch": epoch, "readings": len(rows)},
+            )
+        return len(rows)
+
+    def _settle(self, tx: sqlite3.Connection, held: "_Held", verdict: Verdict) -> None:
+        code = verdict.fault.code if verdict.fault else None
+        tx.execute(
+            "UPDATE meter_readings SET status = ?, credit_wh = ?, reason = ? WHERE reading_id = ?",
+            (verdict.status, verdict.credit_wh, code, held.reading.reading_id),
+        )
+        if verdict.span is not None:
+            held.book.span = verdict.span
+            key = (held.meter.meter_id, held.reading.epoch)
+            save_epoch(tx, key, held.book, self._clock.now_ms())
+        self._tell(tx, held, *held.events(verdict))
+
+    def _tell(self, tx: sqlite3.Connection, held: "_Held", *events: MarketEvent) -> None:
+        streams: Iterable[str] = (user_stream(held.meter.user_id), ADMIN_STREAM)
+        for event in events:
+            append_event(tx, streams, event, self._clock.now_ms())
+
+    def _audit(
+        self, tx: sqlite3.Connection, action: str, held: "_Held", detail: dict[str, object]
+    ) -> None:
+        append_audit(
+            tx,
+            at_ms=self._clock.now_ms(),
+            actor=self._actor,
+            action=action,
+            subject=str(held.reading.reading_id),
+            detail={"meter_id": held.meter.meter_id, **detail},
+        )
+
+
+class _Held:
+    """A held reading with its meter and its epoch as they are now."""
+
+    def __init__(self, tx: sqlite3.Connection, row: sqlite3.Row) -> None:
+        record = parse_line(row["line"])
+        if not isinstance(record, SlotRecord):
+            raise NotFoundError(f"Reading {row['reading_id']} is no slot reading.")
+        self.slot = record
+        self.code = row["reason"]
+        self.dated_ms: int | None = row["reading_timestamp_ms"]
+        self.received_ms: int = row["submitted_at_ms"]
+        meter = tx.execute(f"{METER_SQL} WHERE m.meter_id = ?", (row["meter_id"],)).fetchone()
+        self.meter = Meter(**meter)
+        self.book = load_epoch(tx, (row["meter_id"], row["epoch"])) or EpochBook("held")
+        self.reading = HeldReading(
+            reading_id=row["reading_id"],
+            meter=self.meter,
+            epoch=row["epoch"],
+            epoch_status=self.book.status,
+            mark=mark_of(record, row["reading_id"], self.dated_ms, self.received_ms),
+            reason=row["reason"],
+        )
+
+    def judge(self, rules: ReadingRules) -> Verdict:
+        return judge(
+            self.reading.mark,
+            self.book.span,
+            self.meter,
+            interval_s=self.slot.interval_s,
+            dated_ms=self.dated_ms,
+            now_ms=self.received_ms,
+            rules=rules,
+        )
+
+    def events(self, verdict: Verdict) -> list[MarketEvent]:
+        reading_id = self.reading.reading_id
+        told: list[MarketEvent] = [
+            received_event(
+                self.meter,
+                self.slot,
+                reading_id,
+                self.dated_ms,
+                verdict.status,
+                verdict.credit_wh,
+            )
+        ]
+        if verdict.fault is not None:
+            told.append(
+                failed_event(self.meter, reading_id, verdict.claim_wh, "held", verdict.fault)
+            )
+        return told
+
+
+def _find(tx: sqlite3.Connection, reading_id: int) -> sqlite3.Row:
+    row: sqlite3.Row | None = tx.execute(
+        f"{_HELD_SQL} AND r.reading_id = ?", (reading_id,)
+    ).fetchone()
+    if row is None:
+        raise NotFoundError(
+            f"Reading {reading_id} is not held; `gtx-cloud held list` shows what is."
+        )
+    return row

@@ -1,0 +1,211 @@
+"""Write the changes of one batch, inside the caller's transaction."""
+
+import sqlite3
+from typing import Any
+
+from gridtokenx_cloud.adapters.store.outbox import append_event
+from gridtokenx_cloud.ports.ingest import (
+    Changes,
+    EpochBook,
+    NewReading,
+    NewRecord,
+    NewRejection,
+    NewSample,
+    StreamKey,
+)
+from gridtokenx_cloud.verify import LAST_DATE_MS
+from gridtokenx_wire.receipt import Ranges
+from gridtokenx_wire.record import EventRecord
+
+_SAVE_EPOCH_SQL = """
+INSERT INTO meter_epochs (meter_id, epoch, status, baseline_wh, baseline_seq,
+                          credited_through_wh, newest_seq, newest_reading_id, opened_at_ms)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (meter_id, epoch) DO UPDATE SET
+    status = excluded.status, baseline_wh = excluded.baseline_wh,
+    baseline_seq = excluded.baseline_seq, credited_through_wh = excluded.credited_through_wh,
+    newest_seq = excluded.newest_seq, newest_reading_id = excluded.newest_reading_id
+"""
+_SAVE_READING_SQL = """
+INSERT INTO meter_readings (reading_id, meter_id, epoch, seq, gateway_id, user_id,
+    reading_timestamp_ms, submitted_at_ms, interval_s, import_wh, export_wh, clock, flags,
+    boot_id, mono_ms, active_power_w, credit_wh, status, reason, line)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_SAVE_LIVE_SQL = """
+INSERT INTO meter_live (meter_id, wall_ms, submitted_at_ms, active_power_w, voltage_mv,
+                        current_ma, frequency_mhz)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (meter_id) DO UPDATE SET
+    wall_ms = excluded.wall_ms, submitted_at_ms = excluded.submitted_at_ms,
+    active_power_w = excluded.active_power_w, voltage_mv = excluded.voltage_mv,
+    current_ma = excluded.current_ma, frequency_mhz = excluded.frequency_mhz
+WHERE excluded.wall_ms >= meter_live.wall_ms
+"""
+_SAVE_REJECTION_SQL = """
+INSERT INTO rejections (gateway_id, line_hash, line, code, reason, first_at_ms, last_at_ms)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (gateway_id, line_hash) DO UPDATE SET
+    times = times + 1, code = excluded.code, reason = excluded.reason,
+    last_at_ms = excluded.last_at_ms
+RETURNING times
+"""
+# A reading that came too old is covered once a newer one of its epoch is credited; one from
+# before the baseline is not, and stays with the operator.
+_TOO_OLD_TO_LATE_SQL = """
+UPDATE meter_readings INDEXED BY meter_readings_held SET status = 'late', reason = NULL
+WHERE status = 'held' AND reason = 'ReadingTooOld' AND EXISTS (
+    SELECT 1 FROM meter_epochs e
+    WHERE e.meter_id = meter_readings.meter_id AND e.epoch = meter_readings.epoch
+    AND meter_readings.seq BETWEEN e.baseline_seq AND e.newest_seq)
+"""
+_DATE_SQL = """
+UPDATE meter_readings SET reading_timestamp_ms = max(0, min(mono_ms + ?, ?))
+WHERE gateway_id = ? AND boot_id = ? AND reading_timestamp_ms IS NULL
+"""
+
+
+def save_changes(tx: sqlite3.Connection, changes: Changes) -> None:
+    """Write every change and its events."""
+    at_ms = changes.at_ms
+    for key, (before, after) in sorted(changes.ranges.items()):
+        _save_ranges(tx, key, before, after)
+    tx.executemany(_SAVE_READING_SQL, [_reading(row, at_ms) for row in changes.readings])
+    for key, book in sorted(changes.epochs.items()):
+        save_epoch(tx, key, book, at_ms)
+    _save_samples_and_records(tx, changes)
+    for (gateway_id, boot_id), offset_ms in changes.clock_offsets.items():
+        tx.execute(_DATE_SQL, (offset_ms, LAST_DATE_MS, gateway_id, boot_id))
+    if changes.newest_moved:
+        tx.execute(_TOO_OLD_TO_LATE_SQL)
+    for rejection in changes.rejections:
+        _save_rejection(tx, rejection, at_ms)
+    for streams, event in changes.events:
+        append_event(tx, streams, event, at_ms)
+
+
+def _save_rejection(tx: sqlite3.Connection, new: NewRejection, at_ms: int) -> None:
+    code, reason = new.fault.code, new.fault.reason
+    values = (new.gateway_id, new.line_hash, new.line, code, reason, at_ms, at_ms)
+    (times,) = tx.execute(_SAVE_REJECTION_SQL, values).fetchone()
+    if times == 1:
+        append_event(tx, new.streams, new.event, at_ms)
+
+
+def save_epoch(tx: sqlite3.Connection, key: StreamKey, book: EpochBook, at_ms: int) -> None:
+    """Write one epoch of a meter."""
+    span = book.span
+    values: tuple[int | None, ...] = (None,) * 5
+    if span is not None:
+        values = (
+            span.baseline_wh,
+            span.first.seq,
+            span.credited_through_wh,
+            span.newest.seq,
+            span.newest.reading_id,
+        )
+    tx.execute(_SAVE_EPOCH_SQL, (*key, book.status, *values, at_ms))
+
+
+def _save_ranges(tx: sqlite3.Connection, key: StreamKey, before: Ranges, after: Ranges) -> None:
+    gone = sorted(set(before) - set(after))
+    tx.executemany(
+        "DELETE FROM seq_ranges WHERE stream = ? AND epoch = ? AND first_seq = ?",
+        [(*key, first) for first, _ in gone],
+    )
+    tx.executemany(
+        "INSERT INTO seq_ranges (stream, epoch, first_seq, last_seq) VALUES (?, ?, ?, ?)",
+        [(*key, first, last) for first, last in sorted(set(after) - set(before))],
+    )
+
+
+def _reading(new: NewReading, at_ms: int) -> tuple[Any, ...]:
+    slot, stamp = new.slot, new.slot.stamp
+    return (
+        new.reading_id,
+        stamp.meter_id,
+        stamp.epoch,
+        stamp.seq,
+        new.meter.gateway_id,
+        new.meter.user_id,
+        new.dated_ms,
+        at_ms,
+        slot.interval_s,
+        slot.import_wh,
+        slot.export_wh,
+        int(stamp.clock),
+        int(slot.flags),
+        stamp.boot_id,
+        stamp.mono_ms,
+        slot.live.active_power_w,
+        new.credit_wh,
+        new.status,
+        new.code,
+        new.line,
+    )
+
+
+def _save_samples_and_records(tx: sqlite3.Connection, changes: Changes) -> None:
+    at_ms = changes.at_ms
+    tx.executemany(
+        "INSERT INTO meter_samples (meter_id, epoch, seq, reading_timestamp_ms, submitted_at_ms,"
+        " active_power_w, voltage_mv, current_ma, frequency_mhz, line)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [_sample(row, at_ms) for row in changes.samples],
+    )
+    tx.executemany(
+        "INSERT INTO gateway_records (gateway_id, stream, epoch, seq, kind, boot_id, mono_ms,"
+        " wall_ms, event, detail, submitted_at_ms, line)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [_record(row, at_ms) for row in changes.records],
+    )
+    tx.executemany(
+        _SAVE_LIVE_SQL,
+        [
+            (
+                meter_id,
+                row.wall_ms,
+                at_ms,
+                row.live.active_power_w,
+                row.live.voltage_mv,
+                row.live.current_ma,
+                row.live.frequency_mhz,
+            )
+            for meter_id, row in sorted(changes.live.items())
+        ],
+    )
+
+
+def _sample(new: NewSample, at_ms: int) -> tuple[Any, ...]:
+    stamp, live = new.sample.stamp, new.sample.live
+    return (
+        stamp.meter_id,
+        stamp.epoch,
+        stamp.seq,
+        new.dated_ms,
+        at_ms,
+        live.active_power_w,
+        live.voltage_mv,
+        live.current_ma,
+        live.frequency_mhz,
+        new.line,
+    )
+
+
+def _record(new: NewRecord, at_ms: int) -> tuple[Any, ...]:
+    record, stamp = new.record, new.record.stamp
+    event = record if isinstance(record, EventRecord) else None
+    return (
+        new.gateway_id,
+        new.stream,
+        stamp.epoch,
+        stamp.seq,
+        record.kind,
+        stamp.boot_id,
+        stamp.mono_ms,
+        stamp.wall_ms,
+        event.event if event else None,
+        event.detail if event else None,
+        at_ms,
+        new.line,
+    )

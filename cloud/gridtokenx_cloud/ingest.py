@@ -1,0 +1,177 @@
+"""Readings in, commits out: one transaction per batch, receipts only after it."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from gridtokenx_cloud.errors import StoreRefusedError, TransientError
+from gridtokenx_cloud.events import MeterReadingReceived
+from gridtokenx_cloud.intake import Intake, OpenedLine, identity_of
+from gridtokenx_cloud.ports.common import Clock
+from gridtokenx_cloud.ports.ingest import IngestStore
+from gridtokenx_cloud.verify import Fault, ReadingRules, fault, open_line
+from gridtokenx_wire import base58
+from gridtokenx_wire.encoding import split_lines
+from gridtokenx_wire.errors import BadTopicError, MalformedLineError
+from gridtokenx_wire.receipt import encode_receipt
+from gridtokenx_wire.signing import Sign, Verify
+from gridtokenx_wire.topics import Channel, parse_topic
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message as it came: its topic and its 1 to 100 lines."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one batch came to; everything it tells of is committed.
+
+    Attributes:
+        receipts: (gateway id, signed payload for its `receipts` topic).
+        tally: How many lines of the batch were accepted, late, held, rejected, duplicate,
+            sample, event, clock, and `rejected:<code>`.
+        credited_wh: Sum of the new credits.
+    """
+
+    receipts: list[tuple[str, bytes]] = field(default_factory=list)
+    tally: Counter[str] = field(default_factory=Counter)
+    credited_wh: int = 0
+
+
+class IngestService:
+    """Verifies lines and makes them durable; knows neither MQTT nor HTTP.
+
+    Attributes:
+        rules: Limits in force; may be replaced at any time, the next batch uses the new ones.
+    """
+
+    def __init__(
+        self,
+        store: IngestStore,
+        verifier: Verify,
+        receipts_sign: Sign,
+        rules: ReadingRules,
+        token: str,
+        clock: Clock,
+        *,
+        on_commit: Callable[[bool], None] = lambda credited: None,
+        on_sample: Callable[[MeterReadingReceived], None] = lambda event: None,
+    ) -> None:
+        self.rules = rules
+        self._store = store
+        self._verifier = verifier
+        self._sign = receipts_sign
+        self._token = token
+        self._clock = clock
+        self._on_commit = on_commit
+        self._on_sample = on_sample
+
+    def process(self, messages: Sequence[Message]) -> Outcome:
+        """Store what the messages carry in one commit and return the receipts.
+
+        A line that the store or this program cannot take is set aside alone; the others of its
+        batch are stored.
+
+        Raises:
+            TransientError: Nothing is stored; give the same messages again.
+        """
+        lines = [line for message in messages for line in self._open(message)]
+        outcome = Outcome()
+        try:
+            self._commit(lines, outcome)
+        except TransientError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - no line, however odd, may stop the others
+            _log.warning("ingest_batch_split", extra={"lines": len(lines), "error": repr(exc)})
+            for line in lines:
+                self._commit_alone(line, outcome)
+        return outcome
+
+    def _open(self, message: Message) -> list[OpenedLine]:
+        try:
+            gateway_id, channel = parse_topic(message.topic)
+        except BadTopicError as exc:
+            return [_unaddressed(message, str(exc))]
+        if channel is not Channel.READINGS:
+            return [_unaddressed(message, f"{message.topic!r} carries no readings")]
+        try:
+            lines = split_lines(message.payload)
+        except MalformedLineError as exc:
+            refused = fault("NotCanonical", f"The payload is no readings: {exc}; split it.")
+            return [OpenedLine(gateway_id, message.payload, refused)]
+        key = base58.decode_key(gateway_id)
+        return [
+            OpenedLine(gateway_id, line, open_line(line, gateway_id, key, self._verifier))
+            for line in lines
+        ]
+
+    def _commit(self, lines: Sequence[OpenedLine], outcome: Outcome) -> None:
+        with self._store.transaction() as unit:
+            books = unit.load(
+                {line.gateway_id for line in lines},
+                [
+                    identity_of(line.gateway_id, line.found)
+                    for line in lines
+                    if not isinstance(line.found, Fault)
+                ],
+            )
+            intake = Intake(books, self.rules, self._token, self._clock.now_ms())
+            for line in lines:
+                intake.take(line)
+            unit.save(intake.changes)
+        self._tell(intake, outcome)
+
+    def _commit_alone(self, line: OpenedLine, outcome: Outcome) -> None:
+        try:
+            self._commit([line], outcome)
+        except TransientError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - see `process`; the line is kept as a rejection
+            _log.error("ingest_line_set_aside", extra={"error": repr(exc)})
+            refused = fault(
+                "StoreRefused",
+                f"The store does not take this line ({type(exc).__name__}); "
+                "the line is kept, tell the operator of the cloud.",
+            )
+            self._set_aside(OpenedLine(line.gateway_id, line.line, refused), outcome)
+
+    def _set_aside(self, line: OpenedLine, outcome: Outcome) -> None:
+        try:
+            self._commit([line], outcome)
+        except StoreRefusedError as exc:
+            # Without a receipt the gateway keeps the line and sends it again, hours apart.
+            _log.error("ingest_line_dropped", extra={"error": repr(exc)})
+
+    def _tell(self, intake: Intake, outcome: Outcome) -> None:
+        credited_wh = sum(new.credit_wh for new in intake.changes.readings)
+        outcome.credited_wh += credited_wh
+        outcome.tally += intake.tally
+        for receipt in intake.receipts():
+            payload = encode_receipt(receipt, self._sign)
+            outcome.receipts.append((receipt.gateway_id, payload))
+        self._log_security(intake)
+        for sample in intake.samples:
+            self._on_sample(sample)
+        if intake.changes.events or intake.changes.rejections:
+            self._on_commit(credited_wh > 0)
+
+    def _log_security(self, intake: Intake) -> None:
+        for new in intake.changes.rejections:
+            if new.fault.code == "ConflictingReading":
+                _log.error(
+                    "conflicting_reading",
+                    extra={"gateway_id": new.gateway_id, "line_hash": new.line_hash},
+                )
+
+
+def _unaddressed(message: Message, why: str) -> OpenedLine:
+    refused = fault("BadTopic", f"The topic {why}; publish readings below the gateway's own id.")
+    name = message.topic.encode("ascii", "backslashreplace").decode()[:120]
+    return OpenedLine(name, message.payload, refused, addressable=False)

@@ -1,0 +1,342 @@
+"""One batch of lines against the books: what is stored, credited, told and receipted; pure."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gridtokenx_cloud.events import (
+    ADMIN_STREAM,
+    MeterReadingReceived,
+    user_stream,
+)
+from gridtokenx_cloud.ledger import Mark, add_seq, covers
+from gridtokenx_cloud.plausibility import Verdict, judge
+from gridtokenx_cloud.ports.ingest import (
+    Books,
+    Changes,
+    EpochBook,
+    Identity,
+    LiveRow,
+    NewReading,
+    NewRecord,
+    NewRejection,
+    NewSample,
+    StreamKey,
+)
+from gridtokenx_cloud.reading_events import failed_event, received_event, rejected_event
+from gridtokenx_cloud.verify import (
+    LAST_DATE_MS,
+    Fault,
+    Meter,
+    ReadingRules,
+    check_enrolment,
+    check_epoch,
+    check_gateway,
+    conflict,
+)
+from gridtokenx_wire.encoding import MAX_LINE_BYTES, line_hash
+from gridtokenx_wire.receipt import LineRejection, Receipt
+from gridtokenx_wire.record import (
+    GATEWAY_STREAM,
+    ClockQuality,
+    ClockRecord,
+    LiveValues,
+    Record,
+    SampleRecord,
+    SlotRecord,
+)
+
+SAMPLE_SPACING_MS = 60_000
+"""At most one sample row per meter and this time is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedLine:
+    """A line whose bytes are judged: a record, or why it is none.
+
+    Attributes:
+        gateway_id: From the topic; where that is no gateway's, the topic's own text.
+        line: The bytes as they came.
+        found: The record, or the fault.
+        addressable: Whether a receipt can reach the sender.
+    """
+
+    gateway_id: str
+    line: bytes
+    found: Record | Fault
+    addressable: bool = True
+
+
+def identity_of(gateway_id: str, record: Record) -> Identity:
+    """Return the name under which a record of this gateway is stored."""
+    stamp = record.stamp
+    stream = stamp.meter_id
+    if stream == GATEWAY_STREAM:
+        stream = gateway_stream(gateway_id)
+    return Identity(gateway_id, stream, stamp.epoch, stamp.seq, stamp.boot_id)
+
+
+def gateway_stream(gateway_id: str) -> str:
+    """Return the name under which a gateway's own records are stored."""
+    return f"{GATEWAY_STREAM}:{gateway_id}"
+
+
+@dataclass(slots=True)
+class Intake:
+    """Takes the lines of one batch in order; each one sees what those before it changed."""
+
+    books: Books
+    rules: ReadingRules
+    token: str
+    now_ms: int
+    changes: Changes = field(init=False)
+    tally: Counter[str] = field(default_factory=Counter)
+    samples: list[MeterReadingReceived] = field(default_factory=list)
+    _durable: dict[str, set[StreamKey]] = field(default_factory=lambda: defaultdict(set))
+    _rejected: dict[str, list[LineRejection]] = field(default_factory=lambda: defaultdict(list))
+
+    def __post_init__(self) -> None:
+        """Begin with no change."""
+        self.changes = Changes(at_ms=self.now_ms)
+
+    def take(self, opened: OpenedLine) -> None:
+        """Judge one line and note what follows from it."""
+        found = opened.found
+        foreign = None
+        if opened.addressable:
+            known = self.books.gateways.get(opened.gateway_id)
+            foreign = check_gateway(opened.gateway_id, known)
+        if foreign is not None:
+            self._reject(opened, foreign, None)
+        elif isinstance(found, Fault):
+            self._reject(opened, found, None)
+        else:
+            self._take_record(opened, found, identity_of(opened.gateway_id, found))
+
+    def _take_record(self, opened: OpenedLine, record: Record, identity: Identity) -> None:
+        meter = self.books.meters.get(record.stamp.meter_id)
+        refused = check_enrolment(record, opened.gateway_id, meter, self.token)
+        if refused is None and covers(self.books.ranges.get(identity.key, ()), identity.seq):
+            stored = self.books.lines.get((*identity.key, identity.seq))
+            if (stored == opened.line) if stored else not isinstance(record, SlotRecord):
+                self.tally["duplicate"] += 1
+                self._durable[opened.gateway_id].add(identity.key)
+                return
+            refused = conflict(record)
+        if refused is not None:
+            owned = meter is not None and meter.gateway_id == opened.gateway_id
+            self._reject(opened, refused, meter if owned else None)
+            return
+        self._store(opened, record, identity, meter)
+        self._note_seq(identity)
+
+    def _store(
+        self, opened: OpenedLine, record: Record, identity: Identity, meter: Meter | None
+    ) -> None:
+        if isinstance(record, SlotRecord) and meter is not None:
+            self._store_slot(opened, record, identity, meter)
+        elif isinstance(record, SampleRecord):
+            self._store_sample(opened, record, identity, meter)
+        elif not isinstance(record, SlotRecord):
+            self.tally[record.kind] += 1
+            if isinstance(record, ClockRecord):
+                self._note_clock(identity, record)
+            self.changes.records.append(
+                NewRecord(
+                    gateway_id=opened.gateway_id,
+                    stream=identity.stream,
+                    record=record,
+                    line=opened.line,
+                )
+            )
+
+    def _store_slot(
+        self, opened: OpenedLine, slot: SlotRecord, identity: Identity, meter: Meter
+    ) -> None:
+        dated_ms = self._date(identity, slot)
+        reading_id = self.books.next_reading_id
+        self.books.next_reading_id += 1
+        verdict = self._verdict(slot, identity, meter, reading_id, dated_ms)
+        self.tally[verdict.status] += 1
+        self.changes.readings.append(
+            NewReading(
+                reading_id=reading_id,
+                slot=slot,
+                meter=meter,
+                dated_ms=dated_ms,
+                status=verdict.status,
+                credit_wh=verdict.credit_wh,
+                code=verdict.fault.code if verdict.fault else None,
+                line=opened.line,
+            )
+        )
+        self.books.lines[(*identity.key, identity.seq)] = opened.line
+        self._note_live(meter.meter_id, slot, dated_ms)
+        self._tell_slot(slot, meter, reading_id, dated_ms, verdict)
+
+    def _verdict(
+        self,
+        slot: SlotRecord,
+        identity: Identity,
+        meter: Meter,
+        reading_id: int,
+        dated_ms: int | None,
+    ) -> Verdict:
+        book = self.books.epochs.get(identity.key)
+        unconfirmed = check_epoch(
+            meter,
+            identity.epoch,
+            book.status if book else None,
+            has_epochs=meter.meter_id in self.books.meters_with_epochs,
+        )
+        if book is None:
+            book = self._open_epoch(identity, "held" if unconfirmed else "accepted")
+        if unconfirmed is not None:
+            return Verdict(status="held", fault=unconfirmed)
+        verdict = judge(
+            mark_of(slot, reading_id, dated_ms, self.now_ms),
+            book.span,
+            meter,
+            interval_s=slot.interval_s,
+            dated_ms=dated_ms,
+            now_ms=self.now_ms,
+            rules=self.rules,
+        )
+        if verdict.span is not None:
+            book.span = verdict.span
+            self.changes.epochs[identity.key] = book
+            self.changes.newest_moved |= verdict.status == "accepted"
+        return verdict
+
+    def _open_epoch(self, identity: Identity, status: Literal["accepted", "held"]) -> EpochBook:
+        book = self.books.epochs[identity.key] = EpochBook(status)
+        self.changes.epochs[identity.key] = book
+        self.books.meters_with_epochs.add(identity.stream)
+        return book
+
+    def _tell_slot(
+        self,
+        slot: SlotRecord,
+        meter: Meter,
+        reading_id: int,
+        dated_ms: int | None,
+        verdict: Verdict,
+    ) -> None:
+        streams = (user_stream(meter.user_id), ADMIN_STREAM)
+        self.changes.events.append(
+            (
+                streams,
+                received_event(
+                    meter, slot, reading_id, dated_ms, verdict.status, verdict.credit_wh
+                ),
+            )
+        )
+        if verdict.fault is not None:
+            told = failed_event(meter, reading_id, verdict.claim_wh, "held", verdict.fault)
+            self.changes.events.append((streams, told))
+
+    def _store_sample(
+        self, opened: OpenedLine, sample: SampleRecord, identity: Identity, meter: Meter | None
+    ) -> None:
+        self.tally["sample"] += 1
+        if meter is None:
+            return
+        dated_ms = self._date(identity, sample)
+        self._note_live(meter.meter_id, sample, dated_ms)
+        self.samples.append(received_event(meter, sample, None, dated_ms, "accepted", 0))
+        at_ms = self.now_ms if dated_ms is None else dated_ms
+        last = self.books.sample_times.get(identity.key)
+        if last is None or (identity.seq > last[0] and abs(at_ms - last[1]) >= SAMPLE_SPACING_MS):
+            self.books.sample_times[identity.key] = (identity.seq, at_ms)
+            self.changes.samples.append(
+                NewSample(sample=sample, dated_ms=dated_ms, line=opened.line)
+            )
+
+    def _note_live(
+        self, meter_id: str, record: SlotRecord | SampleRecord, dated_ms: int | None
+    ) -> None:
+        if record.live == LiveValues():
+            return
+        wall_ms = min(self.now_ms if dated_ms is None else dated_ms, self.now_ms)
+        known = self.changes.live.get(meter_id)
+        if known is None or known.wall_ms <= wall_ms:
+            self.changes.live[meter_id] = LiveRow(wall_ms=wall_ms, live=record.live)
+
+    def _note_clock(self, identity: Identity, record: ClockRecord) -> None:
+        boot = (identity.gateway_id, identity.boot_id)
+        if boot not in self.books.clock_offsets:
+            offset_ms = record.stamp.wall_ms - record.stamp.mono_ms
+            self.books.clock_offsets[boot] = self.changes.clock_offsets[boot] = offset_ms
+
+    def _note_seq(self, identity: Identity) -> None:
+        before = self.books.ranges.get(identity.key, ())
+        after = add_seq(before, identity.seq)
+        self.books.ranges[identity.key] = after
+        loaded, _ = self.changes.ranges.get(identity.key, (before, before))
+        self.changes.ranges[identity.key] = (loaded, after)
+        self._durable[identity.gateway_id].add(identity.key)
+
+    def _date(self, identity: Identity, record: SlotRecord | SampleRecord) -> int | None:
+        stamp = record.stamp
+        if stamp.clock is not ClockQuality.UNSYNCHRONISED:
+            return min(stamp.wall_ms, LAST_DATE_MS)
+        offset_ms = self.books.clock_offsets.get((identity.gateway_id, identity.boot_id))
+        if offset_ms is None:
+            return None
+        return corrected_ms(stamp.mono_ms, offset_ms)
+
+    def _reject(self, opened: OpenedLine, refused: Fault, meter: Meter | None) -> None:
+        self.tally["rejected"] += 1
+        self.tally[f"rejected:{refused.code}"] += 1
+        name = line_hash(opened.line)
+        meter_id = None
+        if not isinstance(opened.found, Fault):
+            meter_id = opened.found.stamp.meter_id
+        self.changes.rejections.append(
+            NewRejection(
+                gateway_id=opened.gateway_id,
+                line_hash=name,
+                line=opened.line[:MAX_LINE_BYTES],
+                fault=refused,
+                streams=(user_stream(meter.user_id), ADMIN_STREAM) if meter else (ADMIN_STREAM,),
+                event=rejected_event(meter_id, meter, refused),
+            )
+        )
+        if opened.addressable and opened.gateway_id in self.books.gateways:
+            self._rejected[opened.gateway_id].append(
+                LineRejection(line=name, code=refused.code, reason=refused.reason)
+            )
+
+    def receipts(self) -> Iterator[Receipt]:
+        """Yield what each gateway of the batch is told after the commit."""
+        for gateway_id in sorted({*self._durable, *self._rejected}):
+            durable: dict[str, dict[str, tuple[tuple[int, int], ...]]] = {}
+            for stream, epoch in sorted(self._durable[gateway_id]):
+                name = GATEWAY_STREAM if stream == gateway_stream(gateway_id) else stream
+                durable.setdefault(name, {})[epoch] = self.books.ranges[stream, epoch]
+            yield Receipt(
+                gateway_id=gateway_id,
+                issued_ms=self.now_ms,
+                durable=durable,
+                rejected=tuple(self._rejected[gateway_id]),
+            )
+
+
+def corrected_ms(mono_ms: int, offset_ms: int) -> int:
+    """Return the true time of a reading of a boot whose clock offset is known."""
+    return max(0, min(mono_ms + offset_ms, LAST_DATE_MS))
+
+
+def mark_of(slot: SlotRecord, reading_id: int, dated_ms: int | None, now_ms: int) -> Mark:
+    """Return the place of a slot reading in its epoch; *now_ms* is when the cloud got it."""
+    stamp = slot.stamp
+    return Mark(
+        reading_id=reading_id,
+        seq=stamp.seq,
+        export_wh=slot.export_wh,
+        boot_id=stamp.boot_id,
+        mono_ms=stamp.mono_ms,
+        not_before_ms=min(stamp.wall_ms, now_ms) if dated_ms is None else dated_ms,
+        not_after_ms=now_ms if dated_ms is None else dated_ms,
+    )

@@ -1,0 +1,130 @@
+"""Whether a reading is believed: what is held keeps the base, the first hit decides."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gridtokenx_cloud.ledger import Mark, Placement, Span, elapsed_ms, place
+from gridtokenx_cloud.verify import Fault, Meter, ReadingRules, fault
+
+FUTURE_TOLERANCE_MS = 5 * 60_000
+_DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What becomes of a slot reading.
+
+    Attributes:
+        status: As stored.
+        claim_wh: What the register asks for; only an accepted or late reading gets it.
+        span: The epoch's span afterwards; None leaves it as it was.
+        fault: Why it is held, else None.
+    """
+
+    status: Literal["accepted", "late", "held"]
+    claim_wh: int = 0
+    span: Span | None = None
+    fault: Fault | None = None
+
+    @property
+    def credit_wh(self) -> int:
+        """Return what is credited now."""
+        return 0 if self.status == "held" else self.claim_wh
+
+
+def judge(
+    mark: Mark,
+    span: Span | None,
+    meter: Meter,
+    *,
+    interval_s: int,
+    dated_ms: int | None,
+    now_ms: int,
+    rules: ReadingRules,
+) -> Verdict:
+    """Decide over a slot reading of a confirmed epoch.
+
+    Args:
+        mark: The reading.
+        span: What is credited of its epoch so far.
+        meter: As enrolled.
+        interval_s: Length of its slot.
+        dated_ms: Its corrected time, None when nothing dates it.
+        now_ms: When the cloud got it.
+        rules: The limits in force.
+    """
+    placement = place(span, mark, meter.resolution_wh)
+    if placement is None:
+        return Verdict(status="held", fault=_backwards(mark, meter))
+    if placement.status == "late" and placement.since is None:
+        return Verdict(status="late")
+    found = (
+        _too_high(mark, placement, meter, interval_s, rules)
+        or _too_strong(mark, placement, meter)
+        or _wrong_time(meter, dated_ms, now_ms, rules)
+    )
+    if found is not None:
+        return Verdict(status="held", claim_wh=placement.credit_wh, fault=found)
+    return Verdict(status=placement.status, claim_wh=placement.credit_wh, span=placement.span)
+
+
+def _backwards(mark: Mark, meter: Meter) -> Fault:
+    return fault(
+        "CounterBackwards",
+        f"Register export_wh={mark.export_wh} of meter {meter.meter_id} at seq {mark.seq} runs "
+        "against the order of the readings already accepted; reject it, or begin a new epoch if "
+        "the meter was exchanged.",
+    )
+
+
+def _too_high(
+    mark: Mark, placement: Placement, meter: Meter, interval_s: int, rules: ReadingRules
+) -> Fault | None:
+    if placement.since is None or placement.credit_wh <= rules.max_reading_wh:
+        return None
+    slot_ms = interval_s * 1000
+    slots = max(1, (elapsed_ms(placement.since, mark) + slot_ms // 2) // slot_ms)
+    if placement.credit_wh <= rules.max_reading_wh * slots:
+        return None
+    return fault(
+        "AmountTooHigh",
+        f"Meter {meter.meter_id} would be credited {placement.credit_wh} Wh for {slots} slots "
+        f"where {rules.max_reading_wh} Wh per slot are allowed; release it if it is right.",
+    )
+
+
+def _too_strong(mark: Mark, placement: Placement, meter: Meter) -> Fault | None:
+    if placement.since is None or placement.credit_wh == 0:
+        return None
+    passed_ms = elapsed_ms(placement.since, mark)
+    # credit > rated x elapsed x 1.2 + 2 x resolution, both sides times 3,000,000.
+    beyond_wh = placement.credit_wh - 2 * meter.resolution_wh
+    if beyond_wh * 3_000_000 <= meter.rated_power_w * passed_ms:
+        return None
+    return fault(
+        "PowerExceeded",
+        f"Meter {meter.meter_id} would be credited {placement.credit_wh} Wh for "
+        f"{passed_ms // 1000} s, more than its {meter.rated_power_w} W can give; release it, or "
+        "correct the rated power.",
+    )
+
+
+def _wrong_time(
+    meter: Meter, dated_ms: int | None, now_ms: int, rules: ReadingRules
+) -> Fault | None:
+    if dated_ms is None:
+        return None
+    if dated_ms < now_ms - rules.reading_max_age_days * _DAY_MS:
+        return fault(
+            "ReadingTooOld",
+            f"The reading of meter {meter.meter_id} is {(now_ms - dated_ms) // _DAY_MS} days old "
+            f"where {rules.reading_max_age_days} are allowed; the next newer one credits its "
+            "energy, or release it.",
+        )
+    if dated_ms > now_ms + FUTURE_TOLERANCE_MS:
+        return fault(
+            "ReadingInFuture",
+            f"The reading of meter {meter.meter_id} is {(dated_ms - now_ms) // 1000} s in the "
+            f"future where {FUTURE_TOLERANCE_MS // 1000} s are allowed; set the gateway's clock.",
+        )
+    return None

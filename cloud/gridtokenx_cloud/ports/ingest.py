@@ -1,0 +1,173 @@
+"""What ingest needs of the store: everything known about a batch, and one commit of all changes."""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from gridtokenx_cloud.events import MarketEvent
+from gridtokenx_cloud.ledger import Span
+from gridtokenx_cloud.verify import Code, Fault, Meter
+from gridtokenx_wire.receipt import Ranges
+from gridtokenx_wire.record import ClockRecord, EventRecord, LiveValues, SampleRecord, SlotRecord
+
+StreamKey = tuple[str, str]
+"""(stream, epoch); the stream is a meter id, or `_gateway:<gateway id>`."""
+
+
+@dataclass(slots=True)
+class EpochBook:
+    """What the registry says of one epoch, and what is credited of it."""
+
+    status: Literal["accepted", "held"]
+    span: Span | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Names a record whose signature holds, before anything is known of it."""
+
+    gateway_id: str
+    stream: str
+    epoch: str
+    seq: int
+    boot_id: str
+
+    @property
+    def key(self) -> StreamKey:
+        """Return the stream and epoch it belongs to."""
+        return self.stream, self.epoch
+
+
+@dataclass(slots=True, kw_only=True)
+class Books:
+    """All that is known about the gateways, meters and records of one batch.
+
+    Attributes:
+        gateways: Id to status, enrolled ones only.
+        meters: Enrolled meters only.
+        epochs: Those of the batch that the registry knows.
+        meters_with_epochs: Meters of which it knows any epoch.
+        ranges: Stored `seq` next to those of the batch.
+        lines: Stored slot lines by (stream, epoch, seq), where the batch names them again.
+        clock_offsets: (gateway, boot) to wall clock minus boot-time clock by its first clock
+            record, ms.
+        sample_times: Newest stored sample of a stream: (seq, time in ms).
+        next_reading_id: First id that is free.
+    """
+
+    gateways: dict[str, str] = field(default_factory=dict)
+    meters: dict[str, Meter] = field(default_factory=dict)
+    epochs: dict[StreamKey, EpochBook] = field(default_factory=dict)
+    meters_with_epochs: set[str] = field(default_factory=set)
+    ranges: dict[StreamKey, Ranges] = field(default_factory=dict)
+    lines: dict[tuple[str, str, int], bytes] = field(default_factory=dict)
+    clock_offsets: dict[tuple[str, str], int] = field(default_factory=dict)
+    sample_times: dict[StreamKey, tuple[int, int]] = field(default_factory=dict)
+    next_reading_id: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewReading:
+    """One row of `meter_readings`."""
+
+    reading_id: int
+    slot: SlotRecord
+    meter: Meter
+    dated_ms: int | None
+    status: Literal["accepted", "late", "held"]
+    credit_wh: int
+    code: Code | None
+    line: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSample:
+    """One row of `meter_samples`."""
+
+    sample: SampleRecord
+    dated_ms: int | None
+    line: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRecord:
+    """One row of `gateway_records`."""
+
+    gateway_id: str
+    stream: str
+    record: EventRecord | ClockRecord
+    line: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRejection:
+    """One refused line; its event is told only the first time the same bytes come."""
+
+    gateway_id: str
+    line_hash: str
+    line: bytes
+    fault: Fault
+    streams: tuple[str, ...]
+    event: MarketEvent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveRow:
+    """Newest instantaneous values of a meter."""
+
+    wall_ms: int
+    live: LiveValues
+
+
+@dataclass(slots=True, kw_only=True)
+class Changes:
+    """All that one batch changes; saved whole or not at all.
+
+    Attributes:
+        ranges: Stream to (ranges as loaded, ranges now).
+        epochs: (meter, epoch) touched, as they are now.
+        clock_offsets: Boots that can be dated from now on; see `Books.clock_offsets`.
+        newest_moved: Whether a newer reading was accepted anywhere.
+    """
+
+    at_ms: int
+    readings: list[NewReading] = field(default_factory=list)
+    samples: list[NewSample] = field(default_factory=list)
+    records: list[NewRecord] = field(default_factory=list)
+    rejections: list[NewRejection] = field(default_factory=list)
+    live: dict[str, LiveRow] = field(default_factory=dict)
+    ranges: dict[StreamKey, tuple[Ranges, Ranges]] = field(default_factory=dict)
+    epochs: dict[StreamKey, EpochBook] = field(default_factory=dict)
+    clock_offsets: dict[tuple[str, str], int] = field(default_factory=dict)
+    events: list[tuple[tuple[str, ...], MarketEvent]] = field(default_factory=list)
+    newest_moved: bool = False
+
+
+class IngestUnit(Protocol):
+    """One open write transaction."""
+
+    def load(self, gateway_ids: Iterable[str], wanted: Iterable[Identity]) -> Books:
+        """Return what is known about these gateways and records."""
+        ...
+
+    def save(self, changes: Changes) -> None:
+        """Write every change and its events.
+
+        Raises:
+            StoreRefusedError: The store takes one of the rows never.
+        """
+        ...
+
+
+class IngestStore(Protocol):
+    """Where readings become durable."""
+
+    def transaction(self) -> AbstractContextManager[IngestUnit]:
+        """Give the only writer's transaction; all of it is committed at the end, or none.
+
+        Raises:
+            StoreBusyError: The store cannot take a commit now; nothing is stored.
+            StoreRefusedError: The store takes one of the rows never; nothing is stored.
+        """
+        ...
