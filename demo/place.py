@@ -50,6 +50,7 @@ def take_place() -> Place:
             continue
         (folder / "log").mkdir(exist_ok=True)
         ports = {name: _port(name) for name in PORTS}
+        write_private(folder / "ports.json", json.dumps(ports))
         return Place(folder, ports, lock)
     raise DemoError(f"{base}: another demo is running there; stop it, or set DEMO_DIR to a folder")
 

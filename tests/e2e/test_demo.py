@@ -1,0 +1,69 @@
+"""The main job: `python -m demo`, twice in the same place."""
+
+import json
+import time
+from pathlib import Path
+
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from gridtokenx_wire.encoding import parse_line
+from gridtokenx_wire.topics import parse_topic
+from tests.support.demo import demo
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+
+
+@pytest.mark.xdist_group("demo")
+def test_meters_become_tokens_and_a_second_run_goes_on_where_the_first_ended(
+    tmp_path: Path,
+) -> None:
+    with demo(tmp_path, seconds=20) as running:
+        first = running.end().check_sums()
+    mint = json.loads((tmp_path / "installation.json").read_text())["mint"]
+
+    with demo(tmp_path, seconds=10) as running:
+        second = running.end().check_sums()
+
+    assert first["transactions"] >= 2
+    assert second["transactions"] > first["transactions"]
+    assert second["exported_wh"] > first["exported_wh"]
+    assert second["readings_accepted"] > first["readings_accepted"]
+    assert json.loads((tmp_path / "installation.json").read_text())["mint"] == mint
+
+
+@pytest.mark.xdist_group("demo")
+def test_a_gateway_sees_its_own_lines_on_the_broker_and_nothing_of_another(tmp_path: Path) -> None:
+    with demo(tmp_path, seconds=12) as running:
+        running.wait_until_alive()
+        gateway_id = json.loads((tmp_path / "agent-ada" / "gateway.json").read_text())["gateway_id"]
+        password = (tmp_path / "secrets" / f"mqtt-{gateway_id}").read_text()
+
+        seen = listen(running.port("mqtt"), gateway_id, password, seconds=8)
+
+        running.end().check_sums()
+    meters = {parse_line(line).stamp.meter_id for _, line in seen}
+    assert {parse_topic(topic)[0] for topic, _ in seen} == {gateway_id}
+    assert {"oak-street-1", "oak-street-1-barn"} <= meters
+    assert not any(meter.startswith("mill-lane") for meter in meters)
+
+
+def listen(port: int, user: str, password: str, seconds: float) -> list[tuple[str, bytes]]:
+    """Subscribe to everything under the contract's root and return what the broker lets through."""
+    seen: list[tuple[str, bytes]] = []
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+    client.username_pw_set(user, password)
+
+    def on_message(_: object, __: object, message: mqtt.MQTTMessage) -> None:
+        if message.topic.endswith("/readings"):
+            seen.extend((message.topic, line) for line in bytes(message.payload).split(b"\n"))
+
+    client.on_message = on_message
+    client.connect("127.0.0.1", port)
+    client.subscribe("gridtokenx/v1/+/readings", qos=1)
+    client.loop_start()
+    time.sleep(seconds)
+    client.loop_stop()
+    client.disconnect()
+    return seen
