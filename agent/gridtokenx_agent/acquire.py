@@ -125,6 +125,8 @@ class BusLoop:
         self._beat(self.name, now.mono_ms)
         for meter in self._meters:
             meter.plan = expire(meter.plan, now)
+            if meter.recorder.stalled:
+                await meter.recorder.flush(now)
         choice = choose([self._gated(meter) for meter in self._meters], now.mono_ms)
         if choice.at_ms > now.mono_ms:
             await self._clock.sleep_until(min(choice.at_ms, now.mono_ms + LONGEST_WAIT_MS))
@@ -176,9 +178,12 @@ class BusLoop:
             f"said {first.import_wh} import, {first.export_wh} export Wh "
             f"after {last.import_.raw_wh}, {last.export.raw_wh}"
         )
+        if doubt is Doubt.LEAP:
+            said += "; if that is right, raise rated_power_w"
         if isinstance(verdict, Rejected):
             await self._refuse(meter, doubt, said, first.at)
         elif isinstance(verdict, Restarted):
+            meter.recorder.count_refusal(doubt)
             await self._restart(meter, EpochReason.COUNTER_RESET, said, first.at)
             await self._record(meter, Accepted(counter=verdict.counter), reading)
         else:
@@ -217,11 +222,11 @@ class BusLoop:
         said = reading.identity
         if said is None or said == known:
             return
+        meter.recorder.identify(said)
         if known:
             await self._restart(
                 meter, EpochReason.METER_EXCHANGED, f"identity {said} after {known}", reading.at
             )
-        meter.recorder.identify(said)
 
     async def _restart(self, meter: Meter, reason: EpochReason, detail: str, at: Instant) -> None:
         _log.warning(

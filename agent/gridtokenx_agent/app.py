@@ -208,7 +208,7 @@ async def _feed_watchdog(names: list[str], clock: Clock, heart: Heart) -> None:
     """Tell systemd that we live, as long as every loop makes progress."""
     address = notify_socket()
     notify(address, "READY=1")
-    limits = dict.fromkeys((*names, "clock"), STUCK_AFTER_MS)
+    limits = dict.fromkeys((*names, "clock", "uplink"), STUCK_AFTER_MS)
     started_ms = clock.now().mono_ms
     for name in limits:
         heart.beats.setdefault(name, started_ms)
@@ -237,12 +237,15 @@ async def _until_stopped(jobs: list[Coroutine[Any, Any, None]]) -> None:
         stopper.cancel()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(ValueError):
                 loop.remove_signal_handler(number)
     for task in done:
         task.result()
+    for end in ends:
+        if isinstance(end, Exception):
+            raise end
 
 
 async def _wait(event: asyncio.Event) -> None:

@@ -57,4 +57,6 @@ def elapsed_ms(since: Instant, until: Instant) -> int | None:
         return max(0, until.mono_ms - since.mono_ms)
     if ClockQuality.UNSYNCHRONISED in (since.clock, until.clock):
         return None
-    return max(0, until.wall_ms - since.wall_ms)
+    gap_ms = until.wall_ms - since.wall_ms
+    # A true clock does not run backwards, so one of the two was not true.
+    return gap_ms if gap_ms >= 0 else None

@@ -29,7 +29,7 @@ from gridtokenx_wire.topics import Channel, topic
 LINES_PER_MESSAGE = 50
 ACK_TIMEOUT_MS = 60_000
 LONGEST_PAUSE_S = 120
-_IDLE_S = 5.0
+_IDLE_S = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -73,6 +73,8 @@ class Publisher:
         self._born_ms = parts.clock.now().wall_ms
         self._wake = parts.wake
         self._in_flight: dict[int, _Message] = {}
+        self._taken: set[int] = set()
+        self._refused: set[int] = set()
         self._broken = ""
         self._told: set[str] = set()
 
@@ -81,6 +83,7 @@ class Publisher:
         attempts = 0
         while True:
             attempts += 1
+            self._parts.beat("uplink", self._parts.clock.now().mono_ms)
             try:
                 session = await self._connect()
                 attempts = 0
@@ -100,13 +103,21 @@ class Publisher:
                 self._broken = ""
             birth = session.publish(self._state, self._certificate("online"), retain=True)
             self._in_flight[birth] = _Message((), self._parts.clock.now().mono_ms)
-            # What the last connection carried may be lost: everything unreceipted goes again.
-            await self._parts.outbox.resend_all()
+            await self._start_over()
             while True:
                 await self._turn(session)
         finally:
             self._in_flight.clear()
+            self._taken.clear()
+            self._refused.clear()
             await session.close()
+
+    async def _start_over(self) -> None:
+        """Send everything unreceipted again: what the last connection carried may be lost."""
+        try:
+            await self._parts.outbox.resend_all()
+        except BufferFullError as exc:
+            self._tell_once("buffer", "buffer cannot be updated", reason=str(exc))
 
     async def _turn(self, session: BrokerSession) -> None:
         """Take the news, send what is due, then wait for more."""
@@ -115,6 +126,7 @@ class Publisher:
         self._parts.beat("uplink", now_ms)
         try:
             await self._take(session.events(), now_ms)
+            await self._mark(now_ms)
             await self._send(session, now_ms)
             self._told.discard("buffer")
         except BufferFullError as exc:
@@ -138,7 +150,8 @@ class Publisher:
             self._in_flight[message_id] = _Message(tuple(row.row_id for row in rows), now_ms)
 
     def _under_way(self) -> Collection[int]:
-        return [row_id for message in self._in_flight.values() for row_id in message.row_ids]
+        flying = {row_id for message in self._in_flight.values() for row_id in message.row_ids}
+        return flying | self._taken | self._refused
 
     async def _take(self, events: list[LinkEvent], now_ms: int) -> None:
         for event in events:
@@ -149,23 +162,30 @@ class Publisher:
             if isinstance(event, Arrived):
                 await self._receipt(event)
             else:
-                await self._acked(event, now_ms)
+                self._acked(event)
         waiting = [message.sent_ms for message in self._in_flight.values()]
         if waiting and now_ms - min(waiting) > ACK_TIMEOUT_MS:
             raise BrokerDownError(f"{self._parts.link.name} acknowledged nothing for 60 s")
 
-    async def _acked(self, event: Acked, now_ms: int) -> None:
-        message = self._in_flight.get(event.message_id)
-        if message is None or not message.row_ids:
-            self._in_flight.pop(event.message_id, None)
+    def _acked(self, event: Acked) -> None:
+        message = self._in_flight.pop(event.message_id, None)
+        if message is None:
             return
         if event.refusal is None:
-            await self._parts.outbox.mark_sent(message.row_ids, now_ms)
+            self._taken.update(message.row_ids)
             self._told.discard("refused")
         else:
-            self._tell_once("refused", "broker refuses readings", reason=event.refusal)
-            await self._parts.outbox.mark_refused(message.row_ids, now_ms)
-        self._in_flight.pop(event.message_id, None)
+            self._refused.update(message.row_ids)
+            self._tell_once("refused", "broker refuses messages", reason=event.refusal)
+
+    async def _mark(self, now_ms: int) -> None:
+        """Note what the broker said; until that is on disk the rows count as under way."""
+        if self._taken:
+            await self._parts.outbox.mark_sent(self._taken, now_ms)
+            self._taken.clear()
+        if self._refused:
+            await self._parts.outbox.mark_refused(self._refused, now_ms)
+            self._refused.clear()
 
     async def _receipt(self, event: Arrived) -> None:
         if event.topic != self._receipts:
@@ -179,7 +199,12 @@ class Publisher:
             self._tell_once("receipt", "receipt ignored", reason="it is another gateway's")
             return
         self._told.discard("receipt")
-        settled = await self._parts.outbox.settle(receipt, self._under_way())
+        try:
+            settled = await self._parts.outbox.settle(receipt, self._under_way())
+        except BufferFullError as exc:
+            # The rows stay, go again later, and bring another receipt.
+            self._tell_once("buffer", "buffer cannot be updated", reason=str(exc))
+            return
         for entry in settled.dead:
             _log.error(
                 "line refused by the cloud; see `gtx-agent status`",

@@ -43,7 +43,7 @@ class Reading:
 
     Attributes:
         energy: Both registers; None when the meter has no value for one of them.
-        fault: Why there is no energy.
+        fault: Why there is no energy although it was asked.
         identity: What the identity register says; None when it was not asked or says nothing.
         at: When the last byte of the energy came in; without energy, of the last block.
     """
@@ -100,7 +100,8 @@ class MeterReader:
                     energy_at = at
         if at is None:
             raise MeterRefusedError(f"meter {self._device_id} has none of {', '.join(wanted)}", 2)
-        return self._reading(words, energy_at or at)
+        asked_energy = any(name in ENERGY_POINTS for name in wanted)
+        return self._reading(words, energy_at or at, asked_energy=asked_energy)
 
     def _plan(self, wanted: tuple[str, ...]) -> tuple[Block, ...]:
         if wanted not in self._blocks:
@@ -155,8 +156,8 @@ class MeterReader:
             elif now_ms >= until_ms:
                 del self._unsupported_until[name]
 
-    def _reading(self, words: Words, at: Instant) -> Reading:
-        energy, fault = self._energy(words, at)
+    def _reading(self, words: Words, at: Instant, *, asked_energy: bool) -> Reading:
+        energy, fault = self._energy(words, at) if asked_energy else (None, "")
         live, flags = self._live(words)
         if fault:
             flags |= Quality.VALUE_MISSING

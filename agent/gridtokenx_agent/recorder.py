@@ -63,6 +63,11 @@ class Recorder:
             meter_id=meter_id, epoch=parts.new_epoch(), profile=profile
         )
 
+    @property
+    def stalled(self) -> bool:
+        """Whether rows wait in memory because the disk takes none."""
+        return self._full
+
     async def open(self, at: Instant) -> None:
         """Begin the first epoch, or a new one where the profile is another than before."""
         if self._fresh:
@@ -174,7 +179,7 @@ class Recorder:
         del self._pending[:-MOST_ROWS_IN_MEMORY]
 
     def _event(self, name: str, detail: str, at: Instant) -> None:
-        text = detail.encode("ascii", "replace").decode()[:200]
+        text = "".join(sign if " " <= sign <= "~" else "?" for sign in detail[:200])
         self._append(EventRecord(stamp=self._stamp(at), event=name, detail=text))
 
     def _append(self, record: Record, *, opens: bool = False) -> bytes:

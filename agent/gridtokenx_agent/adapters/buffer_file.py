@@ -32,6 +32,7 @@ CREATE TABLE outbox (
     due_ms INTEGER NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX outbox_identity ON outbox (meter_id, epoch, seq);
+CREATE INDEX outbox_due ON outbox (due_ms, id);
 CREATE INDEX outbox_hash ON outbox (line_hash);
 CREATE INDEX outbox_opener ON outbox (meter_id, epoch) WHERE opens = 1;
 CREATE INDEX outbox_new_slot ON outbox (id) WHERE kind = 'slot' AND tries = 0;
@@ -103,6 +104,9 @@ def _open_locked(
     max_pages = max_mb * 1024 * 1024 // _PAGE_BYTES
     try:
         _adopt(database, path, gateway_id, max_pages)
+    except sqlite3.DatabaseError as exc:
+        database.close()
+        raise StoreError(f"buffer {path} cannot be used: {exc}; move it away") from exc
     except BaseException:
         database.close()
         raise

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from gridtokenx_agent.adapters.buffer_file import OpenFile, open_file
-from gridtokenx_agent.clock import DAY_MS, Instant
-from gridtokenx_agent.counters import Counter, MeterState, Register
+from gridtokenx_agent.adapters.buffer_rows import meter_state, row_values, state_columns
+from gridtokenx_agent.clock import DAY_MS
+from gridtokenx_agent.counters import MeterState
 from gridtokenx_agent.errors import BufferFullError, StoreError
 from gridtokenx_agent.ports import NewRow, Settled, Waiting
-from gridtokenx_wire.encoding import line_hash
 from gridtokenx_wire.receipt import LineRejection, Receipt
-from gridtokenx_wire.record import ClockQuality
 
 LONGEST_RESEND_MS = 6 * 3_600_000
 _LIVE_SHARE = 0.4
@@ -47,7 +46,7 @@ class BufferFile:
 
     def states(self) -> dict[str, MeterState]:
         """See `RecordBuffer.states`."""
-        return {row["meter_id"]: _state(row) for row in self._database.table("meter").rows}
+        return {row["meter_id"]: meter_state(row) for row in self._database.table("meter").rows}
 
     def commit(
         self, state: MeterState, rows: Sequence[NewRow], refusals: Mapping[str, int]
@@ -70,7 +69,9 @@ class BufferFile:
             {**values, "limit": max(1, int(limit * _LIVE_SHARE))},
         )
         values["busy"] = json.dumps([*in_flight, *(row.row_id for row in newest)])
-        oldest = self._select(f"{_SENDABLE} ORDER BY id", {**values, "limit": limit - len(newest)})
+        oldest = self._select(
+            f"{_SENDABLE} ORDER BY due_ms, id", {**values, "limit": limit - len(newest)}
+        )
         return sorted((*newest, *oldest), key=lambda row: row.row_id)
 
     def mark_sent(self, row_ids: Collection[int], now_ms: int) -> None:
@@ -111,8 +112,10 @@ class BufferFile:
     ) -> None:
         with self._transaction():
             self._refuse_used_seq(state, rows)
-            self._database.table("meter").upsert(_columns(state), pk="meter_id")
-            self._database.table("outbox").insert_all(_values(state.meter_id, row) for row in rows)
+            self._database.table("meter").upsert(state_columns(state), pk="meter_id")
+            self._database.table("outbox").insert_all(
+                row_values(state.meter_id, row) for row in rows
+            )
             for code, count in refusals.items():
                 self._database.execute(
                     "INSERT INTO refusal VALUES (?, ?, ?) ON CONFLICT (meter_id, code) "
@@ -146,7 +149,11 @@ class BufferFile:
 
     def _select(self, condition: str, values: dict[str, Any]) -> list[Waiting]:
         statement = f"SELECT id, line FROM outbox WHERE {condition} LIMIT :limit"  # noqa: S608 - constants
-        return [Waiting(row_id, line) for row_id, line in self._database.execute(statement, values)]
+        try:
+            found = self._database.execute(statement, values).fetchall()
+        except sqlite3.DatabaseError as exc:
+            raise StoreError(f"the buffer cannot be read ({exc}); check the disk") from exc
+        return [Waiting(row_id, line) for row_id, line in found]
 
     def _postpone(self, row_ids: Collection[int], now_ms: int, *, sent: bool) -> None:
         first_ms = self._resend_after_ms if sent else min(1000, self._resend_after_ms)
@@ -264,67 +271,3 @@ def open_buffer(
 ) -> SqliteBuffer:
     """Open the buffer; see `open_file` for what may go wrong."""
     return SqliteBuffer(open_file(path, gateway_id, max_mb, wall_ms), resend_after_s * 1000)
-
-
-def _values(meter_id: str, row: NewRow) -> dict[str, Any]:
-    return {
-        "meter_id": meter_id,
-        "epoch": row.epoch,
-        "seq": row.seq,
-        "kind": row.kind,
-        "wall_ms": row.wall_ms,
-        "opens": int(row.opens),
-        "line": row.line,
-        "line_hash": line_hash(row.line),
-    }
-
-
-def _columns(state: MeterState) -> dict[str, Any]:
-    columns: dict[str, Any] = {
-        "meter_id": state.meter_id,
-        "epoch": state.epoch,
-        "profile": state.profile,
-        "identity": state.identity,
-        "seq": state.seq,
-        "prev": state.prev,
-        "unit": state.unit,
-        "slot_wall_ms": state.slot_wall_ms,
-    }
-    counter = state.counter
-    return columns | {
-        "import_raw_wh": counter.import_.raw_wh if counter else None,
-        "import_turned_wh": counter.import_.turned_wh if counter else None,
-        "export_raw_wh": counter.export.raw_wh if counter else None,
-        "export_turned_wh": counter.export.turned_wh if counter else None,
-        "boot_id": counter.at.boot_id if counter else None,
-        "mono_ms": counter.at.mono_ms if counter else None,
-        "wall_ms": counter.at.wall_ms if counter else None,
-        "clock": int(counter.at.clock) if counter else None,
-    }
-
-
-def _state(row: dict[str, Any]) -> MeterState:
-    counter = None
-    if row["boot_id"] is not None:
-        at = Instant(
-            boot_id=row["boot_id"],
-            mono_ms=row["mono_ms"],
-            wall_ms=row["wall_ms"],
-            clock=ClockQuality(row["clock"]),
-        )
-        counter = Counter(
-            import_=Register(row["import_raw_wh"], row["import_turned_wh"]),
-            export=Register(row["export_raw_wh"], row["export_turned_wh"]),
-            at=at,
-        )
-    return MeterState(
-        meter_id=row["meter_id"],
-        epoch=row["epoch"],
-        profile=row["profile"],
-        identity=row["identity"],
-        seq=row["seq"],
-        prev=row["prev"],
-        unit=row["unit"],
-        slot_wall_ms=row["slot_wall_ms"],
-        counter=counter,
-    )
