@@ -16,6 +16,8 @@ from gridtokenx_cloud.adapters.localnet.rpc_transactions import TRANSACTION_METH
 
 Method = Callable[[Localnet, Params], Any]
 
+_SLOTS_PER_EPOCH = 432_000
+
 
 def _latest_blockhash(chain: Localnet, params: Params) -> Any:
     block = params.view(chain)
@@ -26,6 +28,19 @@ def _latest_blockhash(chain: Localnet, params: Params) -> Any:
             "lastValidBlockHeight": chain.last_valid_height(block.hash),
         },
     )
+
+
+def _epoch_info(chain: Localnet, params: Params) -> Any:
+    block = params.view(chain)
+    epoch, slot_index = divmod(block.slot, _SLOTS_PER_EPOCH)
+    return {
+        "absoluteSlot": block.slot,
+        "blockHeight": block.height,
+        "epoch": epoch,
+        "slotIndex": slot_index,
+        "slotsInEpoch": _SLOTS_PER_EPOCH,
+        "transactionCount": None,
+    }
 
 
 def _is_blockhash_valid(chain: Localnet, params: Params) -> Any:
@@ -71,6 +86,7 @@ METHODS: Mapping[str, Method] = {
     "getSlot": lambda chain, params: params.view(chain).slot,
     "getBlockHeight": lambda chain, params: params.view(chain).height,
     "getLatestBlockhash": _latest_blockhash,
+    "getEpochInfo": _epoch_info,
     "isBlockhashValid": _is_blockhash_valid,
     "getRecentPrioritizationFees": _prioritization_fees,
     "gtx_setFaults": _set_faults,
