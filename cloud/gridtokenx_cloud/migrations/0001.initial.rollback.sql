@@ -1,3 +1,4 @@
+DROP VIEW mint_queue;
 DROP TABLE settings_overrides;
 DROP TABLE ws_tickets;
 DROP TABLE sessions;

@@ -166,6 +166,15 @@ CREATE INDEX minting_retry_queue_due ON minting_retry_queue (next_retry_at_ms)
     WHERE parked_at_ms IS NULL;
 CREATE INDEX minting_retry_queue_attempts ON minting_retry_queue (attempts);
 
+-- Credits in no batch; attempts and times are NULL for those never refused.
+CREATE VIEW mint_queue AS
+    SELECT r.reading_id, r.user_id, u.wallet AS wallet_address, r.meter_id, r.credit_wh,
+        r.submitted_at_ms, q.attempts, q.next_retry_at_ms, q.parked_at_ms
+    FROM meter_readings r
+    JOIN users u ON u.user_id = r.user_id
+    LEFT JOIN minting_retry_queue q ON q.reading_id = r.reading_id
+    WHERE r.credit_wh > 0 AND r.minted = 0 AND r.batch_id IS NULL;
+
 CREATE TABLE meter_samples (
     meter_id TEXT NOT NULL REFERENCES meters,
     epoch TEXT NOT NULL,

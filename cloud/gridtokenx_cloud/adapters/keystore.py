@@ -1,0 +1,207 @@
+"""Key files, and signers that read what they sign before they sign it."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from stat import S_IMODE
+
+from solders.instruction import CompiledInstruction
+from solders.keypair import Keypair
+from solders.message import Message, MessageV0, from_bytes_versioned
+from solders.pubkey import Pubkey
+from solders.system_program import ID as SYSTEM
+
+from gridtokenx_cloud.adapters.solana_rpc.transactions import (
+    ASSOCIATED,
+    COMPUTE_BUDGET,
+    MEMO,
+    MINT_TO_CHECKED,
+)
+from gridtokenx_cloud.errors import SigningKeyError
+
+_DAY_MS = 86_400_000
+_MAX_MARKER_LAMPORTS = 2_000_000
+_CREATE_WITH_SEED = (3).to_bytes(4, "little")
+_CREATE_IDEMPOTENT = b"\x01"
+
+
+def load_keypair(path: Path) -> Keypair:
+    """Return the key of a file as the Solana command line writes it.
+
+    Raises:
+        SigningKeyError: Missing, readable by others, or no JSON array of 64 numbers.
+    """
+    try:
+        mode = S_IMODE(path.stat().st_mode)
+        text = path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SigningKeyError(f"key file {path} can't be read: {exc.__class__.__name__}") from exc
+    if mode & 0o077:
+        raise SigningKeyError(
+            f"key file {path} has mode {mode:04o}, others can read it; run `chmod 600 {path}`"
+        )
+    return _parse(path, text)
+
+
+def _parse(path: Path, text: str) -> Keypair:
+    fault = SigningKeyError(
+        f"key file {path} is no Solana key: a JSON array of 64 numbers from 0 to 255 whose halves"
+        " belong together; restore it from the backup"
+    )
+    try:
+        numbers = json.loads(text)
+        if not isinstance(numbers, list) or len(numbers) != 64:
+            raise fault
+        secret = bytes(numbers)
+        pair = Keypair.from_seed(secret[:32])
+    except (ValueError, TypeError):
+        raise fault from None
+    if bytes(pair) != secret:
+        raise fault
+    return pair
+
+
+def write_keypair(path: Path, pair: Keypair) -> None:
+    """Write a new key file with mode 0600; an existing file is never overwritten.
+
+    Raises:
+        SigningKeyError: The file exists, or the folder can't be written.
+    """
+    try:
+        path.touch(mode=0o600, exist_ok=False)
+        path.write_text(json.dumps(list(bytes(pair))), encoding="ascii")
+    except OSError as exc:
+        raise SigningKeyError(f"key file {path} can't be made: {exc.__class__.__name__}") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class SignerPolicy:
+    """What a signer agrees to, whatever the program asks for.
+
+    Attributes:
+        mint: Base58 address of the one token.
+        token_program: Base58 address of its program.
+        max_per_transaction: Base units.
+        max_per_day: Base units per UTC day.
+    """
+
+    mint: str
+    token_program: str
+    max_per_transaction: int
+    max_per_day: int
+
+
+class PolicySigner:
+    """One key behind a policy; shows nothing but its address.
+
+    Args:
+        pair: The key.
+        policy: What may be signed.
+        now_ms: Wall clock, for the daily cap.
+        spent_today: Base units already minted on this UTC day.
+    """
+
+    def __init__(
+        self, pair: Keypair, policy: SignerPolicy, now_ms: Callable[[], int], spent_today: int = 0
+    ) -> None:
+        self._pair = pair
+        self._policy = policy
+        self._now_ms = now_ms
+        self._day = now_ms() // _DAY_MS
+        # By marker, so that signing a batch again after an expiry does not count twice.
+        self._signed: dict[Pubkey | None, int] = {None: spent_today}
+
+    def __repr__(self) -> str:
+        return f"PolicySigner({self.address})"
+
+    @property
+    def address(self) -> str:
+        """Base58 public key."""
+        return str(self._pair.pubkey())
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the signature over a message the policy allows.
+
+        Raises:
+            SigningKeyError: It does something else than minting our token, or too much of it.
+        """
+        marker, amount = review(message, self._policy)
+        self._count(marker, amount)
+        return bytes(self._pair.sign_message(message))
+
+    def _count(self, marker: Pubkey | None, amount: int) -> None:
+        day = self._now_ms() // _DAY_MS
+        if day != self._day:
+            self._day, self._signed = day, {}
+        signed = self._signed | {marker: max(amount, self._signed.get(marker, 0))}
+        if sum(signed.values()) > self._policy.max_per_day:
+            raise SigningKeyError(
+                f"signer {self.address} refuses {amount} base units: the cap of"
+                f" {self._policy.max_per_day} per day (UTC) would be exceeded; raise"
+                " BLOCKCHAIN_MAX_TOKENS_PER_DAY or wait for tomorrow"
+            )
+        self._signed = signed
+
+
+def review(message: bytes, policy: SignerPolicy) -> tuple[Pubkey | None, int]:
+    """Return (marker, base units minted) of a message that only does what minting needs.
+
+    Raises:
+        SigningKeyError: Names the instruction that is not allowed.
+    """
+    try:
+        parsed = from_bytes_versioned(message)
+    except ValueError as exc:
+        raise SigningKeyError("the signer refuses bytes that are no transaction message") from exc
+    if not isinstance(parsed, Message | MessageV0) or getattr(parsed, "address_table_lookups", []):
+        raise SigningKeyError("the signer refuses a message whose accounts it can't see")
+    keys = list(parsed.account_keys)
+    markers: list[Pubkey] = []
+    total = 0
+    for number, instruction in enumerate(parsed.instructions):
+        effect = _allowed(instruction, keys, policy)
+        if effect is None:
+            program = keys[instruction.program_id_index]
+            raise SigningKeyError(f"the signer refuses instruction {number} of program {program}")
+        marker, amount = effect
+        markers += [marker] if marker else []
+        total += amount
+    if total > policy.max_per_transaction:
+        raise SigningKeyError(
+            f"the signer refuses {total} base units in one transaction; the cap is"
+            f" {policy.max_per_transaction} (BLOCKCHAIN_MAX_TOKENS_PER_TRANSACTION)"
+        )
+    if total and len(markers) != 1:
+        raise SigningKeyError(f"the signer refuses to mint with {len(markers)} markers, not 1")
+    return (markers[0] if markers else None), total
+
+
+def _allowed(
+    instruction: CompiledInstruction, keys: list[Pubkey], policy: SignerPolicy
+) -> tuple[Pubkey | None, int] | None:
+    """Return (marker made, base units minted), or None when it is not allowed."""
+    program, data = keys[instruction.program_id_index], bytes(instruction.data)
+    accounts = [keys[index] for index in bytes(instruction.accounts)]
+    if program == MEMO or (program == COMPUTE_BUDGET and data[:1] in (b"\x02", b"\x03")):
+        return None, 0
+    if program == ASSOCIATED:
+        known = data == _CREATE_IDEMPOTENT and len(accounts) == 6
+        return (None, 0) if known and str(accounts[3]) == policy.mint else None
+    if str(program) == policy.token_program:
+        known = len(data) == 10 and data[0] == MINT_TO_CHECKED and len(accounts) == 3
+        amount = int.from_bytes(data[1:9], "little")
+        return (None, amount) if known and str(accounts[0]) == policy.mint else None
+    if program == SYSTEM and _makes_marker(data):
+        return accounts[1], 0
+    return None
+
+
+def _makes_marker(data: bytes) -> bool:
+    # CreateAccountWithSeed: base, seed (u64 length), lamports, space 0, owner System. Only so
+    # much may be locked as keeps an empty account at the dearest rent there was.
+    if data[:4] != _CREATE_WITH_SEED or len(data) != 4 + 32 + 8 + 32 + 8 + 8 + 32:
+        return False
+    lamports = int.from_bytes(data[76:84], "little")
+    space = int.from_bytes(data[84:92], "little")
+    return space == 0 and lamports <= _MAX_MARKER_LAMPORTS and data[92:] == bytes(SYSTEM)

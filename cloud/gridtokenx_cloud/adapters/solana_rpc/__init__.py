@@ -1,0 +1,1 @@
+"""Solana over JSON-RPC; the only package besides localnet and keystore that knows solders."""

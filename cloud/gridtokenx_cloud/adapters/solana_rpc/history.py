@@ -1,0 +1,105 @@
+"""Looks into finalized transactions: who made a marker, what our authority ever minted."""
+
+import base64
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from gridtokenx_cloud.adapters.solana_rpc.rpc import JsonRpc
+from gridtokenx_cloud.adapters.solana_rpc.transactions import (
+    MintTransaction,
+    Token,
+    read_transaction,
+)
+from gridtokenx_cloud.audit import ChainMint
+from gridtokenx_cloud.errors import RpcUnavailableError
+from gridtokenx_cloud.mint_state import MarkerOrigin
+from gridtokenx_cloud.ports.mint import MintBatch
+
+_FINALIZED = {"commitment": "finalized"}
+_PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    transaction: MintTransaction
+    slot: int
+    fee_lamports: int
+
+
+class SolanaHistory:
+    """`MintHistory` and `AuditChain` for one token."""
+
+    def __init__(self, rpc: JsonRpc, token: Token) -> None:
+        self._rpc = rpc
+        self._token = token
+
+    async def marker_origin(self, batch: MintBatch) -> MarkerOrigin | None:
+        """See `MintHistory.marker_origin`.
+
+        Raises:
+            RpcUnavailableError: The marker is not final yet, so nothing can be said.
+        """
+        options = {**_FINALIZED, "encoding": "base64"}
+        marker = await self._rpc.call("getAccountInfo", batch.marker, options)
+        if marker["value"] is None:
+            raise RpcUnavailableError(f"marker {batch.marker} is not final yet")
+        owed = {item.token_account: item.amount_base_units for item in batch.items}
+        async for entry in self._signatures(batch.marker):
+            found = await self._transaction(entry["signature"])
+            if found is None or not found.transaction.authority_signed:
+                continue
+            if batch.marker in found.transaction.created:
+                matches = found.transaction.payments == owed
+                return MarkerOrigin(found.transaction.signature, found.slot, matches)
+        return None
+
+    async def fee_lamports(self, signature: str) -> int | None:
+        """See `MintHistory.fee_lamports`."""
+        found = await self._transaction(signature)
+        return found.fee_lamports if found else None
+
+    async def mints(self) -> AsyncIterator[ChainMint]:
+        """Return every finalized mint our authority signed, the newest first."""
+        async for entry in self._signatures(str(self._token.authority)):
+            found = await self._transaction(entry["signature"])
+            if found is None:
+                raise RpcUnavailableError(
+                    f"transaction {entry['signature']} is listed but can't be read; use an RPC"
+                    " endpoint that keeps the whole history"
+                )
+            done = found.transaction
+            if done.authority_signed and done.payments:
+                yield ChainMint(done.signature, found.slot, done.payments, done.memo, done.created)
+
+    async def supply(self) -> int:
+        """Return the finalized supply in base units."""
+        reply = await self._rpc.call("getTokenSupply", str(self._token.mint), _FINALIZED)
+        return int(reply["value"]["amount"])
+
+    async def exists(self, address: str) -> bool:
+        """Tell whether an account exists in the finalized state."""
+        options = {**_FINALIZED, "encoding": "base64"}
+        reply = await self._rpc.call("getAccountInfo", address, options)
+        return reply["value"] is not None
+
+    async def _signatures(self, address: str) -> AsyncIterator[dict[str, Any]]:
+        """Return the successful transactions that name an address, the newest first."""
+        before: dict[str, str] = {}
+        while True:
+            options = {**_FINALIZED, "limit": _PAGE, **before}
+            page = await self._rpc.call("getSignaturesForAddress", address, options)
+            for entry in page:
+                if entry.get("err") is None:
+                    yield entry
+            if len(page) < _PAGE:
+                return
+            before = {"before": page[-1]["signature"]}
+
+    async def _transaction(self, signature: str) -> _Found | None:
+        options = {**_FINALIZED, "encoding": "base64", "maxSupportedTransactionVersion": 1}
+        reply = await self._rpc.call("getTransaction", signature, options)
+        if reply is None or reply["meta"]["err"] is not None:
+            return None
+        raw = base64.b64decode(reply["transaction"][0])
+        return _Found(read_transaction(raw, self._token), reply["slot"], reply["meta"]["fee"])

@@ -1,0 +1,251 @@
+"""Mint transactions as bytes, in both directions. No I/O."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from solders.compute_budget import set_compute_unit_limit, set_compute_unit_price
+from solders.hash import Hash
+from solders.instruction import AccountMeta, Instruction
+from solders.message import Message, MessageV0, to_bytes_versioned
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+from solders.system_program import ID as SYSTEM
+from solders.system_program import (
+    CreateAccountWithSeedParams,
+    create_account_with_seed,
+)
+from solders.transaction import VersionedTransaction
+
+from gridtokenx_cloud.batching import TransactionFormat
+from gridtokenx_cloud.errors import SigningKeyError, TransactionTooLargeError, ValidationError
+
+TOKEN = Pubkey.from_string("TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA")
+TOKEN_2022 = Pubkey.from_string("TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb")
+ASSOCIATED = Pubkey.from_string("ATokenGPvbdGVxr1b2hvZbsiqW5xWH25efTNsLJA8knL")
+MEMO = Pubkey.from_string("MemoSq4gqABAXKb96qnH8TysNcWxMyWCqXgDLGmfcHr")
+COMPUTE_BUDGET = Pubkey.from_string("ComputeBudget111111111111111111111111111111")
+TOKEN_PROGRAMS = {"spl-token": TOKEN, "token-2022": TOKEN_2022}
+
+MINT_TO, MINT_TO_CHECKED = 7, 14
+
+AnyMessage = Message | MessageV0
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """The token that is minted.
+
+    Attributes:
+        mint: Its address.
+        program: SPL Token or Token-2022.
+        decimals: Of the mint; the chain refuses a transaction that names others.
+        authority: Who may mint.
+        payer: Who pays fees and rent.
+    """
+
+    mint: Pubkey
+    program: Pubkey
+    decimals: int
+    authority: Pubkey
+    payer: Pubkey
+
+    def account_of(self, wallet: Pubkey) -> Pubkey:
+        """Return the wallet's associated token account."""
+        seeds = [bytes(wallet), bytes(self.program), bytes(self.mint)]
+        return Pubkey.find_program_address(seeds, ASSOCIATED)[0]
+
+
+class SolanaWallets:
+    """`Wallets` for one token."""
+
+    def __init__(self, token: Token) -> None:
+        self._token = token
+
+    def token_account(self, wallet: str) -> str:
+        """See `Wallets.token_account`."""
+        return str(self._token.account_of(wallet_key(wallet)))
+
+
+def wallet_key(wallet: str) -> Pubkey:
+    """Return the key of a wallet.
+
+    Raises:
+        ValidationError: `InvalidWalletAddress`; no key, or an address that no key can sign for.
+    """
+    try:
+        key = Pubkey.from_string(wallet)
+    except ValueError as exc:
+        raise ValidationError(
+            "InvalidWalletAddress", f"{wallet!r} is no base58 address of 32 bytes"
+        ) from exc
+    if not key.is_on_curve():
+        raise ValidationError(
+            "InvalidWalletAddress",
+            f"{wallet} is off the curve (a token account or program address); register the"
+            " owner's wallet address",
+        )
+    return key
+
+
+@dataclass(frozen=True, slots=True)
+class MintContent:
+    """What one mint transaction says.
+
+    Attributes:
+        payments: (token account, base units), in the order of the instructions.
+    """
+
+    memo: str
+    marker: Pubkey
+    marker_seed: str
+    marker_lamports: int
+    payments: tuple[tuple[Pubkey, int], ...]
+    compute_units: int
+    unit_price_micro_lamports: int
+
+
+def mint_instructions(token: Token, content: MintContent) -> list[Instruction]:
+    """Return compute-unit limit, price, marker, one mint per recipient, memo."""
+    marker = create_account_with_seed(
+        CreateAccountWithSeedParams(
+            from_pubkey=token.payer,
+            to_pubkey=content.marker,
+            base=token.authority,
+            seed=content.marker_seed,
+            lamports=content.marker_lamports,
+            space=0,
+            owner=SYSTEM,
+        )
+    )
+    mints = [_mint_to(token, account, amount) for account, amount in content.payments]
+    # No accounts: the program would ask each of them for a signature.
+    memo = Instruction(MEMO, content.memo.encode("ascii"), [])
+    return [
+        set_compute_unit_limit(content.compute_units),
+        set_compute_unit_price(content.unit_price_micro_lamports),
+        marker,
+        *mints,
+        memo,
+    ]
+
+
+def _mint_to(token: Token, account: Pubkey, amount: int) -> Instruction:
+    data = bytes([MINT_TO_CHECKED]) + amount.to_bytes(8, "little") + bytes([token.decimals])
+    accounts = [
+        AccountMeta(token.mint, is_signer=False, is_writable=True),
+        AccountMeta(account, is_signer=False, is_writable=True),
+        AccountMeta(token.authority, is_signer=True, is_writable=False),
+    ]
+    return Instruction(token.program, data, accounts)
+
+
+def create_account_instruction(token: Token, wallet: Pubkey) -> Instruction:
+    """Return the creation of a wallet's token account that succeeds if it is there already."""
+    accounts = [
+        AccountMeta(token.payer, is_signer=True, is_writable=True),
+        AccountMeta(token.account_of(wallet), is_signer=False, is_writable=True),
+        AccountMeta(wallet, is_signer=False, is_writable=False),
+        AccountMeta(token.mint, is_signer=False, is_writable=False),
+        AccountMeta(SYSTEM, is_signer=False, is_writable=False),
+        AccountMeta(token.program, is_signer=False, is_writable=False),
+    ]
+    return Instruction(ASSOCIATED, bytes([1]), accounts)
+
+
+def compile_message(
+    instructions: Sequence[Instruction], payer: Pubkey, blockhash: Hash, form: TransactionFormat
+) -> AnyMessage:
+    """Return the message in the cluster's format."""
+    if form is TransactionFormat.LEGACY:
+        return Message.new_with_blockhash(list(instructions), payer, blockhash)
+    if form is TransactionFormat.V0:
+        return MessageV0.try_compile(payer, list(instructions), [], blockhash)
+    raise TransactionTooLargeError(
+        f"transactions of format {form.value} can't be built; use legacy"
+    )
+
+
+def unsigned(message: AnyMessage) -> bytes:
+    """Return the transaction without signatures, for simulation."""
+    signatures = [Signature.default()] * message.header.num_required_signatures
+    return bytes(VersionedTransaction.populate(message, signatures))
+
+
+def signed(
+    message: AnyMessage, signatures: Sequence[bytes], form: TransactionFormat
+) -> tuple[str, bytes]:
+    """Return (signature that names the transaction, bytes), each signature verified here.
+
+    Raises:
+        SigningKeyError: A signer returned a signature that does not hold.
+        TransactionTooLargeError: No node would take the bytes.
+    """
+    made = [Signature.from_bytes(signature) for signature in signatures]
+    body = to_bytes_versioned(message)
+    for key, signature in zip(message.account_keys, made, strict=False):
+        if not signature.verify(key, body):
+            raise SigningKeyError(f"the signer of {key} returned a signature that does not verify")
+    raw = bytes(VersionedTransaction.populate(message, made))
+    if len(raw) > form.max_bytes:
+        raise TransactionTooLargeError(
+            f"{len(raw)} bytes; a {form.value} transaction has at most {form.max_bytes}"
+        )
+    return str(made[0]), raw
+
+
+@dataclass(frozen=True, slots=True)
+class MintTransaction:
+    """What a transaction did for a token, read back from its bytes.
+
+    Attributes:
+        authority_signed: The mint authority's signature is in it and holds.
+        payments: Token account -> base units minted.
+        memo: Text of the memo instruction, if any.
+        created: Addresses made with `CreateAccountWithSeed` of the authority.
+    """
+
+    signature: str
+    authority_signed: bool
+    payments: dict[str, int]
+    memo: str | None
+    created: tuple[str, ...]
+
+
+def read_transaction(raw: bytes, token: Token) -> MintTransaction:
+    """Decode a landed transaction; only top-level instructions, we make no others."""
+    tx = VersionedTransaction.from_bytes(raw)
+    message = tx.message
+    keys = list(message.account_keys)
+    payments: dict[str, int] = {}
+    memo: str | None = None
+    created: list[str] = []
+    for compiled in message.instructions:
+        program = keys[compiled.program_id_index]
+        data = bytes(compiled.data)
+        accounts = [keys[index] for index in bytes(compiled.accounts) if index < len(keys)]
+        if program == token.program and _mints(data, accounts, token):
+            account = str(accounts[1])
+            payments[account] = payments.get(account, 0) + int.from_bytes(data[1:9], "little")
+        elif program == MEMO:
+            memo = data.decode("utf-8", "replace")
+        elif program == SYSTEM and data[:4] == (3).to_bytes(4, "little"):
+            created.append(str(accounts[1]))
+    return MintTransaction(
+        signature=str(tx.signatures[0]),
+        authority_signed=_signed_by(tx, token.authority),
+        payments=payments,
+        memo=memo,
+        created=tuple(created),
+    )
+
+
+def _mints(data: bytes, accounts: Sequence[Pubkey], token: Token) -> bool:
+    return data[:1] in (b"\x07", b"\x0e") and len(accounts) > 1 and accounts[0] == token.mint
+
+
+def _signed_by(tx: VersionedTransaction, key: Pubkey) -> bool:
+    message = tx.message
+    signers = list(message.account_keys)[: message.header.num_required_signatures]
+    if key not in signers:
+        return False
+    return tx.signatures[signers.index(key)].verify(key, to_bytes_versioned(message))

@@ -1,0 +1,92 @@
+"""What the audit and the proofs read from the store."""
+
+import sqlite3
+from dataclasses import dataclass
+
+from gridtokenx_cloud.adapters.store.database import Database
+from gridtokenx_cloud.audit import StoredBatch, StoreSnapshot
+from gridtokenx_cloud.errors import NotFoundError
+
+
+@dataclass(frozen=True, slots=True)
+class ProofSource:
+    """A minted reading's line, its place among its batch's lines, and the batch's transaction."""
+
+    lines: tuple[bytes, ...]
+    index: int
+    batch_id: int
+    memo: str
+    signature: str
+
+
+class SqliteAuditStore:
+    """`AuditStore` over SQLite."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def snapshot(self) -> StoreSnapshot:
+        """See `AuditStore.snapshot`."""
+        read = self._database.connection
+        read.execute("BEGIN")
+        try:
+            batches = read.execute("SELECT * FROM mint_batches ORDER BY batch_id").fetchall()
+            minted = read.execute(
+                "SELECT COALESCE(SUM(credit_wh), 0) AS wh FROM meter_readings WHERE minted = 1"
+            ).fetchone()
+            return StoreSnapshot(tuple(_batch(read, row) for row in batches), minted["wh"])
+        finally:
+            read.execute("COMMIT")
+
+    def proof_source(self, reading_id: int) -> ProofSource:
+        """Return what a proof of one reading is made of.
+
+        Raises:
+            NotFoundError: No such reading, or it is not minted.
+        """
+        read = self._database.connection
+        row = read.execute(
+            "SELECT b.* FROM meter_readings r JOIN mint_batches b ON b.batch_id = r.batch_id"
+            " WHERE r.reading_id = ? AND r.minted = 1",
+            (reading_id,),
+        ).fetchone()
+        if row is None:
+            raise NotFoundError(
+                f"reading {reading_id} is not minted; there is nothing to prove yet"
+            )
+        leaves = read.execute(
+            "SELECT reading_id, line FROM meter_readings WHERE batch_id = ?"
+            " ORDER BY meter_id, epoch, seq",
+            (row["batch_id"],),
+        ).fetchall()
+        index = [leaf["reading_id"] for leaf in leaves].index(reading_id)
+        lines = tuple(leaf["line"] for leaf in leaves)
+        return ProofSource(lines, index, row["batch_id"], row["memo"], row["signature"])
+
+
+def _batch(read: sqlite3.Connection, row: sqlite3.Row) -> StoredBatch:
+    batch_id = row["batch_id"]
+    minted = read.execute(
+        "SELECT COALESCE(SUM(credit_wh), 0) AS wh FROM meter_readings"
+        " WHERE batch_id = ? AND minted = 1",
+        (batch_id,),
+    ).fetchone()
+    items = read.execute(
+        "SELECT token_account, amount_base_units FROM mint_items"
+        " WHERE batch_id = ? AND held_reason IS NULL",
+        (batch_id,),
+    )
+    attempts = read.execute("SELECT signature FROM mint_attempts WHERE batch_id = ?", (batch_id,))
+    return StoredBatch(
+        batch_id=batch_id,
+        state=row["state"],
+        memo=row["memo"],
+        marker=row["marker"],
+        marker_reclaimed=row["marker_reclaimed_at_ms"] is not None,
+        signature=row["signature"],
+        total_wh=row["total_wh"],
+        total_base_units=row["total_base_units"],
+        minted_wh=minted["wh"],
+        payments={item["token_account"]: item["amount_base_units"] for item in items},
+        attempts=tuple(attempt["signature"] for attempt in attempts),
+    )

@@ -1,0 +1,269 @@
+"""Credits on their way into a batch, and those a rule or the chain refused."""
+
+import sqlite3
+from collections.abc import Sequence
+
+from gridtokenx_cloud.adapters.store.database import Database
+from gridtokenx_cloud.adapters.store.outbox import append_audit, append_event
+from gridtokenx_cloud.batching import MintGroup, MintResult
+from gridtokenx_cloud.errors import NotFoundError
+from gridtokenx_cloud.events import (
+    ADMIN_STREAM,
+    MintingFailed,
+    kwh_text,
+    rfc3339,
+    user_stream,
+)
+from gridtokenx_cloud.ports.mint import (
+    Backlog,
+    Compose,
+    Leaf,
+    Refusal,
+    Selection,
+    UnmintedReading,
+)
+from gridtokenx_cloud.tokenization import (
+    RetryPolicy,
+    is_parked,
+    owner_percentile,
+    retry_delay_s,
+)
+
+_DUST_AGE_MS = 24 * 3600 * 1000
+
+_FETCH = """
+    SELECT reading_id, user_id, wallet_address, meter_id, credit_wh, submitted_at_ms
+    FROM mint_queue
+    WHERE CASE WHEN :retries THEN attempts IS NOT NULL AND parked_at_ms IS NULL
+            AND next_retry_at_ms <= :now_ms ELSE attempts IS NULL END
+        AND owner_percentile(user_id) < :owner_percent
+        -- An owner below the threshold must not fill the window, or others would starve behind.
+        AND (:threshold_wh = 0 OR user_id IN (
+            SELECT user_id FROM mint_queue GROUP BY user_id
+            HAVING SUM(credit_wh) >= :threshold_wh OR MIN(submitted_at_ms) <= :dust_ms))
+    ORDER BY submitted_at_ms, reading_id LIMIT :limit
+"""
+
+
+class _TakenError(Exception):
+    """Another worker, or a change of owner, was faster; the commit is rolled back."""
+
+
+class SqliteMintQueue:
+    """`MintQueue` over SQLite."""
+
+    def __init__(self, database: Database, retry: RetryPolicy) -> None:
+        self._database = database
+        self._retry = retry
+
+    def fetch_unminted(self, selection: Selection) -> list[UnmintedReading]:
+        """See `MintQueue.fetch_unminted`."""
+        read = self._database.connection
+        read.create_function("owner_percentile", 1, owner_percentile, deterministic=True)
+        values = {
+            "now_ms": selection.now_ms,
+            "threshold_wh": selection.threshold_wh,
+            "owner_percent": selection.owner_percent,
+            "dust_ms": selection.now_ms - _DUST_AGE_MS,
+        }
+        half = max(1, selection.limit // 2)
+        due = read.execute(_FETCH, values | {"retries": 1, "limit": half}).fetchall()
+        rest = {"retries": 0, "limit": selection.limit - len(due)}
+        fresh = read.execute(_FETCH, values | rest).fetchall()
+        rows = sorted(due + fresh, key=lambda row: (row["submitted_at_ms"], row["reading_id"]))
+        return [UnmintedReading(**dict(row)) for row in rows]
+
+    def seal(
+        self,
+        group: MintGroup,
+        token_accounts: dict[str, str],
+        compose: Compose,
+        now_ms: int,
+    ) -> int | None:
+        """See `MintQueue.seal`."""
+        try:
+            with self._database.transaction() as tx:
+                batch_id = _open_batch(tx, group, now_ms)
+                _claim(tx, batch_id, group)
+                _write_items(tx, batch_id, group, token_accounts)
+                _write_content(tx, batch_id, group, compose, now_ms)
+        except _TakenError:
+            return None
+        return batch_id
+
+    def refuse(self, readings: Sequence[int], refusal: Refusal, now_ms: int) -> None:
+        """See `MintQueue.refuse`."""
+        with self._database.transaction() as tx:
+            refuse_rows(tx, readings, refusal, self._retry, now_ms, None)
+
+    def results_of(self, readings: Sequence[int]) -> list[MintResult]:
+        """See `MintQueue.results_of`."""
+        return [self._result(reading_id) for reading_id in readings]
+
+    def _result(self, reading_id: int) -> MintResult:
+        row = self._database.connection.execute(
+            "SELECT r.minted, r.batch_id, r.mint_tx_signature, q.error_code, q.error_message"
+            " FROM meter_readings r LEFT JOIN minting_retry_queue q USING (reading_id)"
+            " WHERE reading_id = ?",
+            (reading_id,),
+        ).fetchone()
+        if row is None:
+            raise NotFoundError(f"reading {reading_id} is not in the store")
+        return MintResult(
+            reading_id=reading_id,
+            success=bool(row["minted"]),
+            error_code=row["error_code"],
+            error=row["error_message"],
+            tx_signature=row["mint_tx_signature"],
+            batch_id=row["batch_id"],
+        )
+
+    def backlog(self, now_ms: int) -> Backlog:
+        """See `MintQueue.backlog`."""
+        row = self._database.connection.execute(
+            "SELECT COUNT(*) AS free, COUNT(*) FILTER"
+            " (WHERE parked_at_ms IS NOT NULL OR next_retry_at_ms > ?) AS waiting FROM mint_queue",
+            (now_ms,),
+        ).fetchone()
+        live = self._database.connection.execute(
+            "SELECT COUNT(*) AS n FROM mint_batches"
+            " WHERE state IN ('sealed', 'signed', 'in_flight')"
+        ).fetchone()
+        return Backlog(row["free"] - row["waiting"], row["waiting"], live["n"])
+
+
+def read_leaves(tx: sqlite3.Connection, batch_id: int) -> list[Leaf]:
+    """Return a batch's readings in the order of the tree."""
+    rows = tx.execute(
+        "SELECT meter_id, epoch, seq, reading_timestamp_ms, line FROM meter_readings"
+        " WHERE batch_id = ? ORDER BY meter_id, epoch, seq",
+        (batch_id,),
+    )
+    return [Leaf(**dict(row)) for row in rows]
+
+
+def refuse_rows(
+    tx: sqlite3.Connection,
+    readings: Sequence[int],
+    refusal: Refusal,
+    policy: RetryPolicy,
+    now_ms: int,
+    batch_id: int | None,
+) -> None:
+    """Queue each reading for its next try, park it when it had enough, and tell its owner."""
+    for reading_id in readings:
+        known = tx.execute(
+            "SELECT attempts FROM minting_retry_queue WHERE reading_id = ?", (reading_id,)
+        ).fetchone()
+        attempts = 1 + (known["attempts"] if known else 0)
+        parked = is_parked(attempts, policy)
+        due_ms = now_ms + 1000 * retry_delay_s(attempts, policy)
+        tx.execute(
+            "INSERT INTO minting_retry_queue (reading_id, error_code, error_message, attempts,"
+            " next_retry_at_ms, parked_at_ms, created_at_ms, updated_at_ms)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (reading_id) DO UPDATE SET error_code = excluded.error_code,"
+            " error_message = excluded.error_message, attempts = excluded.attempts,"
+            " next_retry_at_ms = excluded.next_retry_at_ms,"
+            " parked_at_ms = excluded.parked_at_ms, updated_at_ms = excluded.updated_at_ms",
+            (
+                reading_id,
+                refusal.code,
+                refusal.reason,
+                attempts,
+                due_ms,
+                now_ms if parked else None,
+                now_ms,
+                now_ms,
+            ),
+        )
+        row = tx.execute("SELECT * FROM mint_queue WHERE reading_id = ?", (reading_id,)).fetchone()
+        event = MintingFailed(
+            reading_id=reading_id,
+            batch_id=batch_id,
+            user_id=row["user_id"],
+            wallet_address=row["wallet_address"],
+            meter_id=row["meter_id"],
+            kwh_amount=kwh_text(row["credit_wh"]),
+            error_code=refusal.code,
+            error_reason=refusal.reason,
+            retry_count=attempts - 1,
+            next_retry_at=None if parked else rfc3339(due_ms),
+        )
+        append_event(tx, (user_stream(event.user_id), ADMIN_STREAM), event, now_ms)
+
+
+def _open_batch(tx: sqlite3.Connection, group: MintGroup, now_ms: int) -> int:
+    row = tx.execute(
+        "INSERT INTO mint_batches (state, memo, merkle_root, leaf_count, marker, total_wh,"
+        " total_base_units, sealed_at_ms, oldest_credit_at_ms)"
+        " VALUES ('sealed', '', x'', 0, '', ?, ?, ?, ?) RETURNING batch_id",
+        (
+            sum(item.credit_wh for item in group.items),
+            group.total_base_units,
+            now_ms,
+            now_ms,
+        ),
+    ).fetchone()
+    return int(row["batch_id"])
+
+
+def _claim(tx: sqlite3.Connection, batch_id: int, group: MintGroup) -> None:
+    """Tie the readings to the batch; refuse it when one has changed since it was fetched."""
+    claimed = tx.executemany(
+        "UPDATE meter_readings SET batch_id = ? WHERE reading_id = ? AND credit_wh = ?"
+        " AND minted = 0 AND batch_id IS NULL"
+        " AND user_id = (SELECT user_id FROM users WHERE user_id = ? AND wallet = ?)",
+        [
+            (batch_id, item.reading_id, item.credit_wh, item.user_id, item.wallet_address)
+            for item in group.items
+        ],
+    ).rowcount
+    if claimed != len(group.items):
+        raise _TakenError
+
+
+def _write_content(
+    tx: sqlite3.Connection, batch_id: int, group: MintGroup, compose: Compose, now_ms: int
+) -> None:
+    leaves = read_leaves(tx, batch_id)
+    composed = compose(batch_id, leaves)
+    memo = composed.memo
+    tx.execute(
+        "UPDATE mint_batches SET memo = ?, merkle_root = ?, leaf_count = ?, marker = ?,"
+        " oldest_credit_at_ms = (SELECT MIN(submitted_at_ms) FROM meter_readings"
+        " WHERE batch_id = ?) WHERE batch_id = ?",
+        (memo.text(), memo.root, len(leaves), composed.marker, batch_id, batch_id),
+    )
+    append_audit(
+        tx,
+        at_ms=now_ms,
+        actor="settle",
+        action="batch_sealed",
+        subject=f"batch:{batch_id}",
+        detail={
+            "readings": len(leaves),
+            "recipients": len(group.wallets),
+            "base_units": str(group.total_base_units),
+            "memo": memo.text(),
+        },
+    )
+
+
+def _write_items(
+    tx: sqlite3.Connection, batch_id: int, group: MintGroup, token_accounts: dict[str, str]
+) -> None:
+    for wallet in group.wallets:
+        mine = [item for item in group.items if item.wallet_address == wallet]
+        tx.execute(
+            "INSERT INTO mint_items (batch_id, wallet, user_id, token_account, credit_wh,"
+            " amount_base_units) VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                batch_id,
+                wallet,
+                mine[0].user_id,
+                token_accounts[wallet],
+                sum(item.credit_wh for item in mine),
+                sum(item.amount_base_units for item in mine),
+            ),
+        )

@@ -1,0 +1,280 @@
+"""Drives one sealed batch to its end; safe to begin again after a crash at any line.
+
+Every round reads the batch from the store, looks at the chain, and makes one legal move. What
+must survive is committed before the side effect that needs it.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from gridtokenx_cloud.errors import DisputedBatchError, SigningKeyError, TransientError
+from gridtokenx_cloud.mint_state import (
+    ChainError,
+    Dispute,
+    Expire,
+    Fail,
+    HoldRecipient,
+    InFlight,
+    Keep,
+    Land,
+    Resolve,
+    Sealed,
+    StopAll,
+    TopUp,
+    Wait,
+    classify,
+    next_step,
+    resolve,
+)
+from gridtokenx_cloud.ports.common import Clock
+from gridtokenx_cloud.ports.mint import (
+    Attempt,
+    Compose,
+    Landing,
+    MintBatch,
+    MintChain,
+    MintHistory,
+    MintStore,
+    Refusal,
+)
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 1.0
+REBROADCAST_S = 2.0
+TROUBLE_S = 15.0
+_SLOW_ATTEMPTS = 8
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class Halts(Protocol):
+    """Keeps new batches from being sealed while something is wrong that waiting can't cure."""
+
+    def halt(self, batch_id: int, reason: str) -> None:
+        """Stop sealing because of this batch."""
+        ...
+
+    def lift(self, batch_id: int) -> None:
+        """This batch is no reason to stop any more."""
+        ...
+
+
+class BatchMinter:
+    """Signs, sends and watches, one batch per call of `drive`."""
+
+    def __init__(
+        self,
+        store: MintStore,
+        chain: MintChain,
+        history: MintHistory,
+        compose: Compose,
+        clock: Clock,
+        sleep: Sleep,
+        halts: Halts,
+        mark_minted: Callable[[int, Landing], None],
+    ) -> None:
+        self._store = store
+        self._chain = chain
+        self._history = history
+        self._compose = compose
+        self._clock = clock
+        self._sleep = sleep
+        self._halts = halts
+        self._mark_minted = mark_minted
+        self._sent_at_ms: dict[str, int] = {}
+        self._looks: dict[int, int] = {}
+        self._slow: set[int] = set()
+
+    async def drive(self, batch_id: int, slow_after_s: int = 60) -> None:
+        """Return when the batch is final, void or disputed; RPC trouble only takes longer.
+
+        Raises:
+            DisputedBatchError: A second minter works on the same store.
+        """
+        while True:
+            pause_s: float | None = await self._patiently()(self._round, batch_id, slow_after_s)
+            if pause_s is None:
+                self._looks.pop(batch_id, None)
+                return
+            if pause_s:
+                await self._sleep(pause_s)
+
+    def _patiently(self) -> AsyncRetrying:
+        backoff = wait_random_exponential(multiplier=0.5, max=30)
+
+        def wait_s(state: RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            return max(backoff(state), getattr(error, "retry_after_s", 0.0))
+
+        return AsyncRetrying(
+            retry=retry_if_exception_type(TransientError), wait=wait_s, sleep=self._sleep
+        )
+
+    async def _round(self, batch_id: int, slow_after_s: int) -> float | None:
+        """Make one move; return how long to wait before the next, None when it is over."""
+        batch = self._store.load(batch_id)
+        if batch is None:
+            return None
+        self._watch(batch, slow_after_s)
+        if batch.attempt is None:
+            try:
+                return await self._sign(batch)
+            except SigningKeyError as exc:
+                self._halts.halt(batch_id, str(exc))
+                return TROUBLE_S
+        if not batch.attempt.sent:
+            await self._send(batch.batch_id, batch.attempt)
+            self._store.mark_sent(batch.batch_id, batch.attempt.n, self._clock.now_ms())
+            return POLL_S
+        return await self._follow(batch, batch.attempt)
+
+    async def _sign(self, batch: MintBatch) -> float:
+        report = await self._chain.inspect(batch)
+        if report.marker_exists:
+            return await self._resolve(batch, Sealed())
+        if report.refused:
+            for wallet, reason in report.refused.items():
+                self._hold(batch, wallet, Refusal("RecipientRefused", reason))
+            return 0.0
+        if report.missing:
+            await self._chain.create_token_accounts(report.missing)
+            return 0.0
+        attempt = await self._chain.prepare(batch)
+        if isinstance(attempt, ChainError):
+            return await self._classified(batch, attempt)
+        self._store.record_attempt(batch.batch_id, attempt, self._clock.now_ms())
+        self._halts.lift(batch.batch_id)
+        logger.info("attempt_signed", extra=_fields(batch, attempt))
+        return 0.0
+
+    async def _send(self, batch_id: int, attempt: Attempt) -> None:
+        await self._chain.send(attempt.raw)
+        first = attempt.signature not in self._sent_at_ms
+        self._sent_at_ms[attempt.signature] = self._clock.now_ms()
+        if first:
+            fields = {"batch_id": batch_id, "n": attempt.n, "signature": attempt.signature}
+            logger.info("attempt_sent", extra=fields)
+
+    async def _follow(self, batch: MintBatch, attempt: Attempt) -> float:
+        state = InFlight(attempt.n, attempt.signature, attempt.last_valid_block_height)
+        decision = next_step(state, await self._chain.observe(state, batch.marker))
+        match decision:
+            case Land():
+                await self._land(batch, decision)
+                return 0.0
+            case Fail():
+                return await self._failed(batch, attempt, decision.error)
+            case Expire():
+                self._store.end_attempt(batch.batch_id, attempt.n, None, self._clock.now_ms())
+                self._sent_at_ms.pop(attempt.signature, None)
+                logger.info("attempt_expired", extra=_fields(batch, attempt))
+                return 0.0
+            case Resolve():
+                return await self._resolve(batch, state)
+            case Keep():
+                due_ms = self._sent_at_ms.get(attempt.signature, 0) + int(1000 * REBROADCAST_S)
+                if self._clock.now_ms() >= due_ms:
+                    await self._send(batch.batch_id, attempt)
+            case Wait():
+                pass
+        return POLL_S
+
+    async def _land(self, batch: MintBatch, landed: Land) -> None:
+        fee = await self._history.fee_lamports(landed.signature)
+        landing = Landing(landed.signature, landed.slot, fee)
+        try:
+            self._mark_minted(batch.batch_id, landing)
+        except DisputedBatchError as exc:
+            self._dispute(batch, str(exc))
+            return
+        self._sent_at_ms.pop(landed.signature, None)
+        logger.info(
+            "batch_final",
+            extra={
+                "batch_id": batch.batch_id,
+                "signature": landed.signature,
+                "wh": sum(item.credit_wh for item in batch.items),
+                "duration_s": (self._clock.now_ms() - batch.sealed_at_ms) // 1000,
+            },
+        )
+
+    async def _failed(self, batch: MintBatch, attempt: Attempt, error: ChainError) -> float:
+        self._store.end_attempt(batch.batch_id, attempt.n, error, self._clock.now_ms())
+        logger.warning(
+            "batch_classified", extra=_fields(batch, attempt) | {"error_code": str(error)}
+        )
+        return await self._classified(batch, error)
+
+    async def _classified(self, batch: MintBatch, error: ChainError) -> float:
+        """Act on a failure while nothing of the batch can land."""
+        match classify(error, len(batch.items)):
+            case HoldRecipient(position, reason):
+                await self._refused(batch, batch.items[position].wallet, reason)
+                return 0.0
+            case Resolve():
+                return await self._resolve(batch, Sealed())
+            case StopAll(reason):
+                self._halts.halt(batch.batch_id, f"{reason} ({error})")
+                return TROUBLE_S
+            case TopUp():
+                self._warn_once(batch, "fee_payer_low", error)
+                return TROUBLE_S
+        return POLL_S
+
+    async def _refused(self, batch: MintBatch, wallet: str, reason: str) -> None:
+        report = await self._chain.inspect(batch)
+        if wallet in report.missing:
+            # A fork took the account, or its owner closed it: the next round makes it again.
+            return
+        reason = report.refused.get(wallet, reason)
+        self._hold(batch, wallet, Refusal("RecipientRefused", reason))
+
+    def _hold(self, batch: MintBatch, wallet: str, refusal: Refusal) -> None:
+        self._store.reseal_without(
+            batch.batch_id, wallet, refusal, self._compose, self._clock.now_ms()
+        )
+        logger.warning(
+            "recipient_held",
+            extra={"batch_id": batch.batch_id, "wallet": wallet, "error_code": refusal.code},
+        )
+
+    async def _resolve(self, batch: MintBatch, state: Sealed | InFlight) -> float:
+        looks = self._looks.get(batch.batch_id, 0)
+        self._looks[batch.batch_id] = looks + 1
+        origin = await self._history.marker_origin(batch)
+        match resolve(state, origin, looks):
+            case Land() as landed:
+                await self._land(batch, landed)
+                return 0.0
+            case Dispute(reason):
+                self._dispute(batch, reason)
+                return 0.0
+        return POLL_S
+
+    def _dispute(self, batch: MintBatch, reason: str) -> None:
+        self._store.dispute(batch.batch_id, reason, self._clock.now_ms())
+        logger.error("batch_disputed", extra={"batch_id": batch.batch_id, "reason": reason})
+        self._halts.halt(batch.batch_id, reason)
+
+    def _watch(self, batch: MintBatch, slow_after_s: int) -> None:
+        """Report what takes long; age alone never judges an attempt."""
+        age_s = (self._clock.now_ms() - batch.sealed_at_ms) // 1000
+        if batch.batch_id in self._slow:
+            return
+        if age_s > slow_after_s or batch.attempts > _SLOW_ATTEMPTS:
+            self._slow.add(batch.batch_id)
+            fields = {"batch_id": batch.batch_id, "age_s": age_s, "attempts": batch.attempts}
+            logger.warning("batch_slow", extra=fields)
+
+    def _warn_once(self, batch: MintBatch, event: str, error: ChainError) -> None:
+        if -batch.batch_id not in self._slow:
+            self._slow.add(-batch.batch_id)
+            logger.warning(event, extra={"batch_id": batch.batch_id, "error_code": str(error)})
+
+
+def _fields(batch: MintBatch, attempt: Attempt) -> dict[str, object]:
+    return {"batch_id": batch.batch_id, "n": attempt.n, "signature": attempt.signature}

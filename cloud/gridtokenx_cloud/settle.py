@@ -1,0 +1,348 @@
+"""The minting service: unminted credits -> sealed batches -> tokens, exactly once."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gridtokenx_cloud.batching import (
+    BatchLimits,
+    BatchMemo,
+    Markers,
+    MintBatchData,
+    MintResult,
+    TransactionFormat,
+    check_recipients,
+    max_recipients,
+    optimize_batch,
+)
+from gridtokenx_cloud.errors import PermanentError, ValidationError
+from gridtokenx_cloud.merkle import leaf_hash, merkle_root
+from gridtokenx_cloud.minting import BatchMinter, Sleep
+from gridtokenx_cloud.ports.common import Clock
+from gridtokenx_cloud.ports.mint import (
+    Backlog,
+    Compose,
+    Composed,
+    Landing,
+    Leaf,
+    MintChain,
+    MintHistory,
+    MintStore,
+    Refusal,
+    Selection,
+    UnmintedReading,
+    Wallets,
+)
+from gridtokenx_cloud.tokenization import Conversion
+
+logger = logging.getLogger(__name__)
+
+WAKE_DELAY_S = 2.0
+"""Credits of one publish window come together; a little later they share a transaction."""
+
+_MINUTE_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MintRules:
+    """What of the minting can be set; read again before each pass."""
+
+    conversion: Conversion
+    auto_mint_enabled: bool = True
+    auto_mint_percentage: int = 100
+    auto_trigger_on_submit: bool = False
+    polling_interval_s: int = 60
+    batch_size: int = 50
+    max_transactions_per_batch: int = 20
+    mint_threshold_wh: int = 0
+    transaction_timeout_s: int = 60
+    concurrent_batches: int = 5
+    max_batch_size: int = 60
+    max_base_units_per_transaction: int = 10**13
+    form: TransactionFormat = TransactionFormat.LEGACY
+
+    @property
+    def limits(self) -> BatchLimits:
+        """What one transaction may hold."""
+        recipients = min(self.max_batch_size, max_recipients(self.form))
+        return BatchLimits(recipients, self.max_base_units_per_transaction)
+
+
+class MintingHaltedError(PermanentError):
+    """No new batch is sealed until an operator has acted."""
+
+
+def composer(markers: Markers) -> Compose:
+    """Return the function that makes memo and marker of a batch's content."""
+
+    def compose(batch_id: int, leaves: Sequence[Leaf]) -> Composed:
+        times = [leaf.reading_timestamp_ms or 0 for leaf in leaves if leaf.reading_timestamp_ms]
+        start_min = min(times, default=0) // _MINUTE_MS
+        end_min = -(-max(times, default=0) // _MINUTE_MS)
+        root = merkle_root([leaf_hash(leaf.line) for leaf in leaves])
+        memo = BatchMemo(batch_id, len(leaves), start_min, end_min - start_min, root)
+        return Composed(memo, markers.address(batch_id))
+
+    return compose
+
+
+class MeterPollingService:
+    """Looks for unminted credits and brings each of them to the chain once."""
+
+    def __init__(
+        self,
+        store: MintStore,
+        chain: MintChain,
+        history: MintHistory,
+        wallets: Wallets,
+        *,
+        rules: Callable[[], MintRules],
+        markers: Markers,
+        clock: Clock,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._store = store
+        self._wallets = wallets
+        self._rules = rules
+        self._clock = clock
+        self._sleep = sleep
+        self._compose = composer(markers)
+        self._minter = BatchMinter(
+            store, chain, history, self._compose, clock, sleep, self, self.mark_reading_as_minted
+        )
+        self._halts: dict[int, str] = {}
+        self._driving: dict[int, asyncio.Task[None]] = {}
+        self._given_up: set[int] = set()
+
+    @property
+    def halted(self) -> tuple[str, ...]:
+        """Why no new batch is sealed; empty = all is well."""
+        return tuple(f"batch {number}: {reason}" for number, reason in self._halts.items())
+
+    def halt(self, batch_id: int, reason: str) -> None:
+        """See `Halts.halt`."""
+        if self._halts.get(batch_id) != reason:
+            logger.error("minting_halted", extra={"batch_id": batch_id, "reason": reason})
+        self._halts[batch_id] = reason
+
+    def lift(self, batch_id: int) -> None:
+        """See `Halts.lift`."""
+        if self._halts.pop(batch_id, None) is not None:
+            logger.info("minting_resumed", extra={"batch_id": batch_id})
+
+    def fetch_unminted_readings(
+        self, limit: int, *, draining: bool = False
+    ) -> list[UnmintedReading]:
+        """Return unminted credits that are due, the oldest first."""
+        rules = self._rules()
+        return self._store.fetch_unminted(
+            Selection(
+                limit=limit,
+                now_ms=self._clock.now_ms(),
+                threshold_wh=0 if draining else rules.mint_threshold_wh,
+                owner_percent=100 if draining else rules.auto_mint_percentage,
+            )
+        )
+
+    def validate_reading(self, reading: UnmintedReading) -> MintBatchData | Refusal:
+        """Check what may have changed since the reading was accepted."""
+        try:
+            amount = self._amount(reading)
+            self._wallets.token_account(reading.wallet_address)
+        except ValidationError as exc:
+            return Refusal(exc.code, str(exc))
+        return MintBatchData(
+            reading_id=reading.reading_id,
+            user_id=reading.user_id,
+            wallet_address=reading.wallet_address,
+            meter_id=reading.meter_id,
+            credit_wh=reading.credit_wh,
+            amount_base_units=amount,
+        )
+
+    def _amount(self, reading: UnmintedReading) -> int:
+        rules = self._rules()
+        amount = rules.conversion.wh_to_base_units(reading.credit_wh)
+        cap = rules.max_base_units_per_transaction
+        if not 0 < amount <= cap:
+            raise ValidationError(
+                "AmountExceedsMaximum" if amount else "NegativeAmount",
+                f"{amount} base units are not within 1 to {cap} per transaction; check the meter,"
+                " then raise BLOCKCHAIN_MAX_TOKENS_PER_TRANSACTION",
+            )
+        return amount
+
+    async def process_batch(self, readings: Sequence[UnmintedReading]) -> list[MintResult]:
+        """Mint what is good, queue the rest; one result per reading given.
+
+        At most `max_transactions_per_batch` transactions; what finds no place stays unminted.
+        """
+        good = self._validated(readings)
+        await self.mint_tokens_for_batch(good)
+        return self._store.results_of([reading.reading_id for reading in readings])
+
+    async def mint_tokens_for_batch(self, credits_due: Sequence[MintBatchData]) -> list[MintResult]:
+        """Seal transactions for the credits and drive them to their end, several at once."""
+        rules = self._rules()
+        batches = self._seal(credits_due, rules.max_transactions_per_batch)
+        room = asyncio.Semaphore(rules.concurrent_batches)
+
+        async def mint(batch_id: int) -> None:
+            async with room:
+                await self.mint_energy_tokens_batch(batch_id)
+
+        await asyncio.gather(*(mint(batch_id) for batch_id in batches))
+        return self._store.results_of([item.reading_id for item in credits_due])
+
+    async def mint_energy_tokens_batch(self, batch_id: int) -> None:
+        """Drive one sealed batch through sign, persist, send and watch to its end.
+
+        Raises:
+            EmptyBatchError: The batch has no recipients.
+            BatchTooLargeError: It has more than one transaction carries.
+        """
+        rules = self._rules()
+        batch = self._store.load(batch_id)
+        if batch is not None:
+            check_recipients(len(batch.items), rules.form)
+            await self._minter.drive(batch_id, rules.transaction_timeout_s)
+
+    def mark_reading_as_minted(self, batch_id: int, landing: Landing) -> None:
+        """Mark all readings of a finalized batch minted, in one commit with their events.
+
+        Raises:
+            DisputedBatchError: They are not the ones that were sealed; nothing is changed.
+        """
+        self._store.mark_final(batch_id, landing, self._clock.now_ms())
+
+    async def run(self, stop: asyncio.Event, wake: asyncio.Event) -> None:
+        """Work until *stop*; *wake* is raised after a credit was committed.
+
+        First what is in flight, then new batches; sealed batches are brought to their end also
+        while automatic minting is off.
+        """
+        try:
+            while not stop.is_set():
+                if not self._pass(draining=False):
+                    await self._pause(stop, wake)
+        finally:
+            await self._put_down()
+
+    async def drain(self) -> Backlog:
+        """Mint all there is, dust included; return what waits for a retry or an operator.
+
+        Raises:
+            MintingHaltedError: Something only an operator can cure keeps batches from ending.
+        """
+        try:
+            while True:
+                progress = self._pass(draining=True)
+                left = self._store.backlog(self._clock.now_ms())
+                if not left.unminted and not left.live_batches:
+                    return left
+                if self._halts:
+                    raise MintingHaltedError("; ".join(self.halted))
+                if not progress:
+                    await self._any_ended()
+        finally:
+            await self._put_down()
+
+    def _pass(self, *, draining: bool) -> bool:
+        """Take up batches and seal new ones; true when there is more to do at once."""
+        self._reap()
+        rules = self._rules()
+        for batch_id in self._store.live_batches():
+            if len(self._driving) < rules.concurrent_batches and batch_id not in self._given_up:
+                self._take_up(batch_id)
+        room = min(rules.concurrent_batches - len(self._driving), rules.max_transactions_per_batch)
+        if room <= 0 or self._halts or not (draining or rules.auto_mint_enabled):
+            return False
+        readings = self.fetch_unminted_readings(rules.batch_size, draining=draining)
+        if not readings:
+            return False
+        logger.info("readings_fetched", extra={"readings": len(readings)})
+        good = self._validated(readings)
+        batches = self._seal(good, room)
+        for batch_id in batches:
+            self._take_up(batch_id)
+        return len(readings) == rules.batch_size and (bool(batches) or len(good) < len(readings))
+
+    def _validated(self, readings: Sequence[UnmintedReading]) -> list[MintBatchData]:
+        good: list[MintBatchData] = []
+        for reading in readings:
+            checked = self.validate_reading(reading)
+            if isinstance(checked, MintBatchData):
+                good.append(checked)
+                continue
+            self._store.refuse([reading.reading_id], checked, self._clock.now_ms())
+            fields = {"reading_id": reading.reading_id, "meter_id": reading.meter_id}
+            logger.warning("retry_scheduled", extra=fields | {"error_code": checked.code})
+        return good
+
+    def _seal(self, credits_due: Sequence[MintBatchData], most: int) -> list[int]:
+        """Commit up to *most* batches; a group that another worker touched is left for later."""
+        sealed: list[int] = []
+        for group in optimize_batch(credits_due, self._rules().limits)[:most]:
+            accounts = {wallet: self._wallets.token_account(wallet) for wallet in group.wallets}
+            batch_id = self._store.seal(group, accounts, self._compose, self._clock.now_ms())
+            if batch_id is None:
+                continue
+            sealed.append(batch_id)
+            logger.info(
+                "batch_sealed",
+                extra={
+                    "batch_id": batch_id,
+                    "readings": len(group.items),
+                    "recipients": len(group.wallets),
+                    "wh": sum(item.credit_wh for item in group.items),
+                },
+            )
+        return sealed
+
+    def _take_up(self, batch_id: int) -> None:
+        if batch_id not in self._driving:
+            work = self.mint_energy_tokens_batch(batch_id)
+            self._driving[batch_id] = asyncio.create_task(work, name=f"batch {batch_id}")
+
+    def _reap(self) -> None:
+        for batch_id, task in list(self._driving.items()):
+            if not task.done():
+                continue
+            del self._driving[batch_id]
+            try:
+                task.result()
+            except PermanentError as exc:
+                self._given_up.add(batch_id)
+                self.halt(batch_id, str(exc))
+
+    async def _pause(self, stop: asyncio.Event, wake: asyncio.Event) -> None:
+        """Wait for a batch to end, the next poll, a credit, or the end of the service."""
+        rules = self._rules()
+        signals = [asyncio.create_task(stop.wait())]
+        if rules.auto_trigger_on_submit:
+            signals.append(asyncio.create_task(wake.wait()))
+        try:
+            await asyncio.wait(
+                [*signals, *self._driving.values()],
+                timeout=rules.polling_interval_s,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if wake.is_set() and not stop.is_set():
+                await self._sleep(WAKE_DELAY_S)
+                wake.clear()
+        finally:
+            for signal in signals:
+                signal.cancel()
+
+    async def _any_ended(self) -> None:
+        if self._driving:
+            await asyncio.wait(self._driving.values(), return_when=asyncio.FIRST_COMPLETED)
+        else:
+            await self._sleep(1.0)
+
+    async def _put_down(self) -> None:
+        for task in self._driving.values():
+            task.cancel()
+        await asyncio.gather(*self._driving.values(), return_exceptions=True)
+        self._driving.clear()

@@ -1,0 +1,236 @@
+"""A localnet without sockets, a token on it, a store with credits, and a minter between them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from solders.keypair import Keypair
+from solders.pubkey import Pubkey
+
+from gridtokenx_cloud.adapters.keystore import PolicySigner, SignerPolicy
+from gridtokenx_cloud.adapters.localnet import Localnet
+from gridtokenx_cloud.adapters.localnet.errors import CutConnectionError
+from gridtokenx_cloud.adapters.localnet.rpc import answer
+from gridtokenx_cloud.adapters.solana_rpc.chain import SolanaMintChain
+from gridtokenx_cloud.adapters.solana_rpc.history import SolanaHistory
+from gridtokenx_cloud.adapters.solana_rpc.rpc import FailoverRpc, RpcBusyError, refusal
+from gridtokenx_cloud.adapters.solana_rpc.setup import airdrop, create_mint
+from gridtokenx_cloud.adapters.solana_rpc.transactions import TOKEN, SolanaWallets, Token
+from gridtokenx_cloud.adapters.store.database import Database, open_database
+from gridtokenx_cloud.adapters.store.migrate import migrate
+from gridtokenx_cloud.adapters.store.mint import SqliteMintStore
+from gridtokenx_cloud.adapters.store.mint_audit import SqliteAuditStore
+from gridtokenx_cloud.audit import AuditReport, run_audit
+from gridtokenx_cloud.batching import Markers
+from gridtokenx_cloud.errors import RpcUnavailableError
+from gridtokenx_cloud.settle import MeterPollingService, MintRules
+from gridtokenx_cloud.tokenization import RetryPolicy, conversion
+
+AUTHORITY = Keypair.from_seed(b"a" * 32)
+PAYER = Keypair.from_seed(b"p" * 32)
+SECRET = b"marker secret of the test, 32+ bytes"
+NOON_MS = 1_780_000_000_000
+BLOCK_S = 0.4
+CONVERSION = conversion(Decimal(1), 9)
+
+
+def wallet(number: int) -> Keypair:
+    """Return the wallet of owner *number*."""
+    return Keypair.from_seed(b"w" * 28 + number.to_bytes(4, "big"))
+
+
+class WorldClock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.at_ms = NOON_MS
+
+    def now_ms(self) -> int:
+        return self.at_ms
+
+
+@dataclass
+class InProcessRpc:
+    """`JsonRpc` straight into a localnet; before each call *tap* may interfere."""
+
+    chain: Localnet
+    tap: Callable[[str], None] = lambda _method: None
+    calls: list[str] = field(default_factory=list)
+
+    async def call(self, method: str, *params: Any) -> Any:
+        self.tap(method)
+        self.calls.append(method)
+        await asyncio.sleep(0)
+        if self.chain.faults.too_many_requests():
+            raise RpcBusyError(f"{method}: HTTP 429", 1.0)
+        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}
+        try:
+            reply = answer(self.chain, request)
+        except CutConnectionError as exc:
+            raise RpcUnavailableError("connection cut") from exc
+        if "error" in reply:
+            raise refusal(method, reply["error"]["code"], reply["error"]["message"])
+        return reply["result"]
+
+
+@dataclass
+class World:
+    """Everything around one token."""
+
+    chain: Localnet
+    rpc: InProcessRpc
+    token: Token
+    clock: WorldClock
+    marks: Markers
+    block_s: float = BLOCK_S
+
+    async def sleep(self, seconds: float) -> None:
+        """Let time and blocks pass without waiting."""
+        await asyncio.sleep(0)
+        if seconds > 0:
+            before = self.clock.at_ms // int(1000 * self.block_s)
+            self.clock.at_ms += max(1, int(seconds * 1000))
+            self.chain.advance(self.clock.at_ms // int(1000 * self.block_s) - before)
+
+    @property
+    def failover(self) -> FailoverRpc:
+        return FailoverRpc([self.rpc])
+
+    def solana(self, cap: int = 10**15) -> SolanaMintChain:
+        policy = SignerPolicy(str(self.token.mint), str(self.token.program), 10**13, cap)
+        authority = PolicySigner(AUTHORITY, policy, self.clock.now_ms)
+        payer = PolicySigner(PAYER, policy, self.clock.now_ms)
+        return SolanaMintChain(
+            self.failover,
+            self.token,
+            authority=authority,
+            payer=payer,
+            markers=self.marks,
+            sleep=self.sleep,
+        )
+
+    def history(self) -> SolanaHistory:
+        return SolanaHistory(self.rpc, self.token)
+
+    def supply(self) -> int:
+        account = self.chain.account_at(self.token.mint, self.chain.block_at("processed"))
+        return int.from_bytes(account.data[36:44], "little") if account else 0
+
+    def balance(self, owner: Pubkey) -> int:
+        address = self.token.account_of(owner)
+        account = self.chain.account_at(address, self.chain.block_at("processed"))
+        return int.from_bytes(account.data[64:72], "little") if account else 0
+
+
+async def new_world() -> World:
+    """Return a world whose payer is rich and whose mint is final."""
+    chain, clock = Localnet(), WorldClock()
+    rpc = InProcessRpc(chain)
+    nothing = Pubkey.default()
+    token = Token(nothing, TOKEN, 9, AUTHORITY.pubkey(), PAYER.pubkey())
+    world = World(chain, rpc, token, clock, Markers(SECRET, str(AUTHORITY.pubkey())))
+    await airdrop(rpc, PAYER.pubkey(), 10 * 10**9, world.sleep)
+    mint = await create_mint(rpc, PAYER, AUTHORITY.pubkey(), TOKEN, 9, world.sleep)
+    world.token = Token(mint, TOKEN, 9, AUTHORITY.pubkey(), PAYER.pubkey())
+    return world
+
+
+@dataclass
+class Minter:
+    """A store with credits and the service over it."""
+
+    world: World
+    database: Database
+    store: SqliteMintStore
+    service: MeterPollingService
+    rules: MintRules
+
+    def credit(self, owner: int, *credits_wh: int) -> list[int]:
+        """Store accepted readings of an owner's meter; return their ids."""
+        return add_credits(self.database, owner, credits_wh, self.world.clock.now_ms())
+
+    async def audit(self) -> AuditReport:
+        return await run_audit(SqliteAuditStore(self.database), self.world.history(), CONVERSION)
+
+
+@contextmanager
+def minter(world: World, path: Path, rules: MintRules | None = None) -> Iterator[Minter]:
+    """Open the store at *path*, new or left by a crash."""
+    database = open_database(f"sqlite:///{path}")
+    if not path.exists():
+        migrate(database)
+    chosen = rules or MintRules(conversion=CONVERSION)
+    store = SqliteMintStore(database, CONVERSION, RetryPolicy())
+    try:
+        service = MeterPollingService(
+            store,
+            world.solana(),
+            world.history(),
+            SolanaWallets(world.token),
+            rules=lambda: chosen,
+            markers=world.marks,
+            clock=world.clock,
+            sleep=world.sleep,
+        )
+        yield Minter(world, database, store, service, chosen)
+    finally:
+        database.close()
+
+
+_SEQ = itertools.count(1)
+
+
+def add_owner(database: Database, owner: int) -> None:
+    """Enrol an owner with a gateway and a meter, once."""
+    with database.transaction() as tx:
+        tx.execute(
+            "INSERT OR IGNORE INTO users VALUES (?, ?, ?)",
+            (f"user-{owner}", str(wallet(owner).pubkey()), NOON_MS),
+        )
+        tx.execute(
+            "INSERT OR IGNORE INTO gateways VALUES (?, ?, 'active', ?)",
+            (f"gateway-{owner}", "test", NOON_MS),
+        )
+        tx.execute(
+            "INSERT OR IGNORE INTO meters VALUES (?, ?, ?, 10000, 1, 'first', ?)",
+            (f"HOUSE-{owner}", f"gateway-{owner}", f"user-{owner}", NOON_MS),
+        )
+
+
+def add_credits(
+    database: Database, owner: int, credits_wh: tuple[int, ...], at_ms: int
+) -> list[int]:
+    """Store accepted readings with these credits."""
+    add_owner(database, owner)
+    ids: list[int] = []
+    with database.transaction() as tx:
+        for credit_wh in credits_wh:
+            seq = next(_SEQ)
+            row = tx.execute(
+                "INSERT INTO meter_readings (meter_id, epoch, seq, gateway_id, user_id,"
+                " reading_timestamp_ms, submitted_at_ms, interval_s, import_wh, export_wh, clock,"
+                " flags, boot_id, mono_ms, credit_wh, status, line)"
+                " VALUES (?, '00000000000000e1', ?, ?, ?, ?, ?, 900, 0, ?, 2, 0, ?, 0, ?,"
+                " 'accepted', ?) RETURNING reading_id",
+                (
+                    f"HOUSE-{owner}",
+                    seq,
+                    f"gateway-{owner}",
+                    f"user-{owner}",
+                    at_ms,
+                    at_ms,
+                    credit_wh,
+                    "0" * 32,
+                    credit_wh,
+                    f"line {owner} {seq} {credit_wh}".encode(),
+                ),
+            ).fetchone()
+            ids.append(row["reading_id"])
+    return ids
