@@ -135,6 +135,9 @@ _BY_TYPE: dict[str, type[MarketEvent]] = {
     )
 }
 
+EVENT_TYPES = frozenset(_BY_TYPE)
+"""Names of all event types."""
+
 
 def rfc3339(unix_ms: int) -> str:
     """Return a UTC time as RFC 3339 text with milliseconds and `Z`."""

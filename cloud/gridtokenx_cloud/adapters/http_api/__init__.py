@@ -1,0 +1,97 @@
+"""The HTTP API and the page, as one FastAPI application; somebody else runs it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+
+from gridtokenx_cloud.adapters.http_api import auth_routes, data_routes, problems
+from gridtokenx_cloud.adapters.http_api.guard import Guard, security_headers
+from gridtokenx_cloud.adapters.http_api.identity import (
+    ApiParts,
+    ReadyCheck,
+    Submit,
+    parts_of,
+)
+from gridtokenx_cloud.ports.api import Sessions, Views
+from gridtokenx_cloud.ports.common import Clock
+
+__all__ = ["ReadyCheck", "Submit", "build_api"]
+
+_WEB = Path(__file__).parents[2] / "web"
+
+
+def build_api(
+    *,
+    sessions: Sessions,
+    views: Views,
+    clock: Clock,
+    submit: Submit,
+    ready_checks: Mapping[str, ReadyCheck],
+    ws_url: str,
+    allowed_origins: tuple[str, ...],
+    secure_cookies: bool,
+    mint_address: str,
+    decimals: int,
+) -> FastAPI:
+    """Return the application.
+
+    Args:
+        sessions: Tokens, sessions and tickets.
+        views: What may be looked at.
+        clock: The wall clock.
+        submit: Takes gateway id and payload of signed lines; returns the signed receipt.
+        ready_checks: Name -> check that returns None, or what is not ready in words.
+        ws_url: Where browsers find the events server, such as `wss://host/ws`.
+        allowed_origins: Exact origins (scheme, host, port) under which the page is served.
+        secure_cookies: False only where the page is served over plain HTTP.
+        mint_address: The token's address.
+        decimals: The token's decimals.
+    """
+    # The framework's own documentation pages load scripts from elsewhere: left out.
+    app = FastAPI(
+        title="GridTokenX",
+        version="1",
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.parts = ApiParts(
+        sessions=sessions,
+        views=views,
+        clock=clock,
+        submit=submit,
+        ready_checks=ready_checks,
+        ws_url=ws_url,
+        allowed_origins=allowed_origins,
+        secure_cookies=secure_cookies,
+        mint_address=mint_address,
+        decimals=decimals,
+    )
+    problems.install(app)
+    app.add_middleware(Guard, headers=security_headers(ws_url))
+    app.include_router(auth_routes.router, prefix="/api/v1")
+    app.include_router(data_routes.router, prefix="/api/v1")
+    app.add_api_route("/healthz", _healthz, include_in_schema=False)
+    app.add_api_route("/readyz", _readyz, include_in_schema=False)
+    app.add_api_route("/", _page, include_in_schema=False)
+    app.mount("/web", StaticFiles(directory=_WEB))
+    return app
+
+
+async def _healthz() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+def _readyz(request: Request) -> JSONResponse:
+    checks = parts_of(request).ready_checks
+    faults = {name: fault for name, check in checks.items() if (fault := check()) is not None}
+    if faults:
+        return JSONResponse({"status": "not_ready", "faults": faults}, 503)
+    return JSONResponse({"status": "ready"})
+
+
+async def _page() -> FileResponse:
+    return FileResponse(_WEB / "index.html", headers={"Cache-Control": "no-cache"})

@@ -1,0 +1,112 @@
+"""The SQL of the views. `:user` NULL = everybody's."""
+
+METERS = """
+    SELECT m.meter_id, m.gateway_id, m.user_id, u.wallet, m.rated_power_w,
+        l.active_power_w AS live_power_w, l.submitted_at_ms AS live_at_ms,
+        r.reading_id, r.reading_timestamp_ms, r.submitted_at_ms, r.import_wh, r.export_wh,
+        r.active_power_w,
+        COALESCE((SELECT SUM(e.credited_through_wh - e.baseline_wh) FROM meter_epochs e
+            WHERE e.meter_id = m.meter_id AND e.status = 'accepted'), 0) AS credited_wh
+    FROM meters m JOIN users u USING (user_id)
+    LEFT JOIN meter_live l USING (meter_id)
+    LEFT JOIN meter_readings r ON r.reading_id = (
+        SELECT n.reading_id FROM meter_readings n
+        WHERE n.meter_id = m.meter_id AND n.status IN ('accepted', 'late')
+        ORDER BY n.reading_timestamp_ms DESC LIMIT 1)
+    WHERE :user IS NULL OR m.user_id = :user
+    ORDER BY m.user_id, m.meter_id
+"""
+
+# Registers only rise within an epoch: the day's energy is the newest total less the last one of
+# yesterday, or less the first of today where the epoch began today.
+TODAY = """
+    SELECT t.meter_id,
+        SUM(t.last_import - COALESCE(
+            (SELECT b.import_wh FROM meter_readings b WHERE b.meter_id = t.meter_id
+                AND b.epoch = t.epoch AND b.reading_timestamp_ms < :midnight
+                AND b.status IN ('accepted', 'late')
+                ORDER BY b.reading_timestamp_ms DESC LIMIT 1), t.first_import)) AS import_wh,
+        SUM(t.last_export - COALESCE(
+            (SELECT b.export_wh FROM meter_readings b WHERE b.meter_id = t.meter_id
+                AND b.epoch = t.epoch AND b.reading_timestamp_ms < :midnight
+                AND b.status IN ('accepted', 'late')
+                ORDER BY b.reading_timestamp_ms DESC LIMIT 1), t.first_export)) AS export_wh
+    FROM (SELECT r.meter_id, r.epoch,
+            MIN(r.import_wh) AS first_import, MAX(r.import_wh) AS last_import,
+            MIN(r.export_wh) AS first_export, MAX(r.export_wh) AS last_export
+        FROM meters m JOIN meter_readings r USING (meter_id)
+        WHERE (:user IS NULL OR m.user_id = :user) AND r.reading_timestamp_ms >= :midnight
+            AND r.status IN ('accepted', 'late')
+        GROUP BY r.meter_id, r.epoch) t
+    GROUP BY t.meter_id
+"""
+
+# Two halves, so that each finds its partial index: not in a batch yet, and in one on its way.
+WAITING = """
+    SELECT meter_id, user_id, SUM(credit_wh) AS wh FROM (
+        SELECT meter_id, user_id, credit_wh FROM meter_readings
+        WHERE credit_wh > 0 AND minted = 0 AND batch_id IS NULL
+        UNION ALL
+        SELECT r.meter_id, r.user_id, r.credit_wh
+        FROM mint_batches b JOIN meter_readings r USING (batch_id)
+        WHERE b.state <> 'final' AND r.credit_wh > 0 AND r.minted = 0)
+    WHERE :user IS NULL OR user_id = :user
+    GROUP BY meter_id, user_id
+"""
+
+OWNS = "SELECT 1 FROM meters WHERE meter_id = :meter AND (:user IS NULL OR user_id = :user)"
+
+POWER = """
+    SELECT COALESCE(reading_timestamp_ms, submitted_at_ms) AS at_ms, active_power_w AS power_w
+    FROM (SELECT reading_timestamp_ms, submitted_at_ms, active_power_w FROM meter_samples
+        WHERE meter_id = :meter AND epoch = (
+            SELECT epoch FROM meter_epochs WHERE meter_id = :meter
+            ORDER BY opened_at_ms DESC LIMIT 1)
+        ORDER BY seq DESC LIMIT :limit)
+    WHERE active_power_w IS NOT NULL AND at_ms >= :since
+    ORDER BY at_ms
+"""
+
+READINGS = """
+    SELECT reading_id, meter_id, epoch, seq, reading_timestamp_ms, submitted_at_ms, interval_s,
+        import_wh, export_wh, active_power_w, credit_wh, status, reason, batch_id, minted,
+        mint_tx_signature
+    FROM meter_readings
+    WHERE meter_id = :meter AND (:user IS NULL OR user_id = :user)
+        AND (:id IS NULL
+            OR reading_timestamp_ms < :at
+            OR (reading_timestamp_ms IS :at AND reading_id < :id)
+            OR (:at IS NOT NULL AND reading_timestamp_ms IS NULL))
+    ORDER BY reading_timestamp_ms DESC, reading_id DESC LIMIT :limit
+"""
+
+MINTS = """
+    SELECT i.batch_id, b.state, i.user_id, i.wallet, i.credit_wh, i.amount_base_units,
+        i.held_reason, b.signature, b.slot, b.sealed_at_ms, b.final_at_ms
+    FROM mint_items i JOIN mint_batches b USING (batch_id)
+    WHERE (:user IS NULL OR i.user_id = :user)
+        AND (:batch IS NULL OR (i.batch_id, i.wallet) < (:batch, :wallet))
+    ORDER BY i.batch_id DESC, i.wallet DESC LIMIT :limit
+"""
+
+SHARES = """
+    SELECT r.batch_id, r.user_id, r.meter_id, SUM(r.credit_wh) AS credit_wh, COUNT(*) AS readings
+    FROM meter_readings r
+    WHERE r.batch_id IN (SELECT value FROM json_each(:batches))
+        AND (:user IS NULL OR r.user_id = :user)
+    GROUP BY r.batch_id, r.user_id, r.meter_id ORDER BY r.meter_id
+"""
+
+# Base units of all time may pass SQLite's 63 bits, so they are summed in two halves.
+SUMMARY = """
+    SELECT u.user_id, u.wallet,
+        (SELECT COUNT(*) FROM meters m WHERE m.user_id = u.user_id) AS meters,
+        COALESCE(SUM(i.credit_wh), 0) AS minted_wh,
+        COALESCE(SUM(i.amount_base_units / 1000000000), 0) AS minted_high,
+        COALESCE(SUM(i.amount_base_units % 1000000000), 0) AS minted_low
+    FROM users u
+    LEFT JOIN (mint_items i JOIN mint_batches b
+        ON b.batch_id = i.batch_id AND b.state = 'final') ON i.user_id = u.user_id
+    WHERE :user IS NULL OR u.user_id = :user
+    GROUP BY u.user_id, u.wallet ORDER BY u.user_id
+"""

@@ -1,0 +1,197 @@
+"""What the events server needs: the outbox, who may connect, and the connections themselves."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gridtokenx_cloud.event_protocol import Connect, EventSubscription
+from gridtokenx_cloud.events import MeterReadingReceived
+
+Credential = tuple[str, str | None]
+"""Hash of the API token, and of the browser session if there is one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxEvent:
+    """One row of the outbox.
+
+    Attributes:
+        event_number: Order of commits over all streams.
+        offset: Gapless place in its stream.
+        body: CloudEvents 1.0 object as JSON text.
+    """
+
+    event_number: int
+    stream: str
+    offset: int
+    type: str
+    meter_id: str | None
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamHead:
+    """A stream's identity and newest offset; another epoch is another history."""
+
+    epoch: str
+    last_offset: int
+
+
+class EventStore(Protocol):
+    """The outbox, read in order of commits."""
+
+    def last_number(self) -> int:
+        """Return the newest event number, 0 for none."""
+        ...
+
+    def read_after(self, event_number: int, limit: int) -> Sequence[OutboxEvent]:
+        """Return up to *limit* events behind *event_number*, oldest first."""
+        ...
+
+    def ensure_stream(self, stream: str) -> None:
+        """Give *stream* an epoch if it has none, so that a client can name what it resumes."""
+        ...
+
+    def head(self, stream: str) -> StreamHead:
+        """Return the head of a stream that `ensure_stream` knows."""
+        ...
+
+    def history(self, stream: str, after: int, through: int) -> Sequence[OutboxEvent]:
+        """Return the events of *stream* with after < offset <= through that are still kept."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who stands behind a request or a connection.
+
+    Attributes:
+        role: owner, viewer, operator or admin.
+        user_id: The owner's id; None for the other roles, which see everything.
+        label: Name of the API token.
+        token_hash: SHA-256 of the API token, hex.
+        session_hash: SHA-256 of the browser session, hex; None for a bearer token.
+        expires_at_ms: When token or session runs out, whichever is first; None = never.
+    """
+
+    role: str
+    user_id: str | None
+    label: str
+    token_hash: str
+    session_hash: str | None = None
+    expires_at_ms: int | None = None
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether this is staff and not an owner."""
+        return self.role != "owner"
+
+    @property
+    def key(self) -> str:
+        """What connections are counted by: the owner, or the staff member's token."""
+        return f"user:{self.user_id}" if self.user_id is not None else f"token:{self.token_hash}"
+
+    @property
+    def credential(self) -> Credential:
+        """What must go on existing for a connection to stay open."""
+        return self.token_hash, self.session_hash
+
+
+class EventAccess(Protocol):
+    """Who may connect, and who no longer may."""
+
+    def redeem_ticket(self, ticket: str) -> Principal | None:
+        """Return whose ticket this is and use it up; None for a used, old or unknown one."""
+        ...
+
+    def authenticate(self, token: str) -> Principal | None:
+        """Return whose API token this is; None for a revoked, expired or unknown one."""
+        ...
+
+    def ended(self, credentials: Iterable[Credential]) -> frozenset[Credential]:
+        """Return those that were revoked or signed out."""
+        ...
+
+
+class Outlet(Protocol):
+    """One open connection to a browser; nothing here ever waits."""
+
+    def send(self, text: str) -> None:
+        """Hand one frame to the connection; a closed one takes it and forgets it."""
+        ...
+
+    def buffered_bytes(self) -> int:
+        """Return how many bytes the peer has not taken yet, beside the kernel's buffer."""
+        ...
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin the closing handshake."""
+        ...
+
+    def abort(self) -> None:
+        """Drop the connection with all it still had to send."""
+        ...
+
+
+class Audience(Protocol):
+    """Who listens; a connection is named by the id that `admit` gave it."""
+
+    def prepare(self, principal: Principal) -> None:
+        """Do what `admit` needs and may wait; called off the event loop."""
+        ...
+
+    def admit(self, principal: Principal, outlet: Outlet, request: Connect, now_s: float) -> str:
+        """Welcome a connection with what it missed; return its id.
+
+        Raises:
+            ProtocolFault: A stream the principal may not follow, or too many connections.
+        """
+        ...
+
+    def release(self, conn: str) -> None:
+        """Forget a connection; safe to repeat."""
+        ...
+
+    def set_filter(self, conn: str, subscription: EventSubscription) -> None:
+        """Replace the filter of a connection."""
+        ...
+
+    def refresh(self, conn: str, principal: Principal) -> None:
+        """Go on with the same user's new session.
+
+        Raises:
+            ProtocolFault: It is somebody else's.
+        """
+        ...
+
+
+class Feed(Protocol):
+    """What drives the events; the times are monotonic seconds."""
+
+    def pump(self, now_s: float) -> bool:
+        """Deliver the next batch of committed events; return whether there may be more.
+
+        Raises:
+            StoreBusyError: The outbox cannot be read now; nothing is skipped, call again.
+        """
+        ...
+
+    def drain(self, now_s: float) -> None:
+        """Go on with connections that had to wait, and cut those beyond their limits."""
+        ...
+
+    def tick(self, now_s: float) -> frozenset[Credential]:
+        """Once a second: expiry and heartbeats; return whose credentials to look at."""
+        ...
+
+    def publish_sample(self, user_id: str, event: MeterReadingReceived, now_s: float) -> None:
+        """Send a live value to its owner and to staff; best effort, the newest wins."""
+        ...
+
+    def end_credentials(self, credentials: frozenset[Credential]) -> None:
+        """Close the connections that stood on these."""
+        ...
+
+
+class EventHub(Audience, Feed, Protocol):
+    """Both sides of the fan-out."""
