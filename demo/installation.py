@@ -192,6 +192,9 @@ def _write_agent_config(place: Place, owner: str, gateway_id: str, mint: str) ->
         "[buffer]",
         f'path = "{folder / "buffer.db"}"',
         "max_mb = 64",
+        # The demo kills its broker now and then and has no quarter of an hour to wait.
+        "resend_after_s = 10",
+        "group_s = 1",
     ]
     for meter in METERS:
         if meter.owner == owner:
