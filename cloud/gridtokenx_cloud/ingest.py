@@ -83,15 +83,16 @@ class IngestService:
             TransientError: Nothing is stored; give the same messages again.
         """
         lines = [line for message in messages for line in self._open(message)]
-        outcome = Outcome()
         try:
-            self._commit(lines, outcome)
+            taken = [self._commit(lines)]
         except TransientError:
             raise
         except Exception as exc:  # noqa: BLE001 - no line, however odd, may stop the others
             _log.warning("ingest_batch_split", extra={"lines": len(lines), "error": repr(exc)})
-            for line in lines:
-                self._commit_alone(line, outcome)
+            taken = [intake for line in lines if (intake := self._commit_alone(line))]
+        outcome = Outcome()
+        for intake in taken:
+            self._tell(intake, outcome)
         return outcome
 
     def _open(self, message: Message) -> list[OpenedLine]:
@@ -112,7 +113,7 @@ class IngestService:
             for line in lines
         ]
 
-    def _commit(self, lines: Sequence[OpenedLine], outcome: Outcome) -> None:
+    def _commit(self, lines: Sequence[OpenedLine]) -> Intake:
         with self._store.transaction() as unit:
             books = unit.load(
                 {line.gateway_id for line in lines},
@@ -126,11 +127,11 @@ class IngestService:
             for line in lines:
                 intake.take(line)
             unit.save(intake.changes)
-        self._tell(intake, outcome)
+        return intake
 
-    def _commit_alone(self, line: OpenedLine, outcome: Outcome) -> None:
+    def _commit_alone(self, line: OpenedLine) -> Intake | None:
         try:
-            self._commit([line], outcome)
+            return self._commit([line])
         except TransientError:
             raise
         except Exception as exc:  # noqa: BLE001 - see `process`; the line is kept as a rejection
@@ -138,16 +139,14 @@ class IngestService:
             refused = fault(
                 "StoreRefused",
                 f"The store does not take this line ({type(exc).__name__}); "
-                "the line is kept, tell the operator of the cloud.",
+                "it is set aside, tell the operator of the cloud.",
             )
-            self._set_aside(OpenedLine(line.gateway_id, line.line, refused), outcome)
-
-    def _set_aside(self, line: OpenedLine, outcome: Outcome) -> None:
         try:
-            self._commit([line], outcome)
+            return self._commit([OpenedLine(line.gateway_id, line.line, refused)])
         except StoreRefusedError as exc:
             # Without a receipt the gateway keeps the line and sends it again, hours apart.
             _log.error("ingest_line_dropped", extra={"error": repr(exc)})
+            return None
 
     def _tell(self, intake: Intake, outcome: Outcome) -> None:
         credited_wh = sum(new.credit_wh for new in intake.changes.readings)

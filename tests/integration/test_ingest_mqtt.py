@@ -1,0 +1,250 @@
+"""Ingest over a real broker with the shipped configuration: receipts, kills, outages."""
+
+import logging
+import queue
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from gridtokenx_cloud.adapters.mqtt import MqttIngest
+from gridtokenx_cloud.ingest import Message
+from gridtokenx_wire.receipt import Receipt, decode_receipt
+from gridtokenx_wire.signing import verify_ed25519
+from gridtokenx_wire.topics import Channel, topic
+from tests.support import build_cloud as build
+from tests.support.build_cloud import GATEWAY, METER_ID, Cloud
+from tests.support.mosquitto import find_mosquitto, free_port, shipped_mosquitto
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed"),
+]
+
+ROOT = Path(__file__).parents[2]
+WAIT_S = 20.0
+USERS = {"cloud": "cloud-word", GATEWAY.gateway_id: "gateway-word"}
+
+
+class GatewayClient:
+    """A gateway as the broker sees it."""
+
+    def __init__(self, port: int) -> None:
+        self.receipts: queue.Queue[Receipt] = queue.Queue()
+        self._subscribed: queue.Queue[None] = queue.Queue()
+        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+        self.client.username_pw_set(GATEWAY.gateway_id, USERS[GATEWAY.gateway_id])
+        self.client.on_message = lambda _client, _data, packet: self.receipts.put(
+            decode_receipt(
+                bytes(packet.payload),
+                build.CLOUD_KEY.public_key().public_bytes_raw(),
+                verify_ed25519,
+            )
+        )
+        self.client.on_subscribe = lambda *_: self._subscribed.put(None)
+        self.client.connect("127.0.0.1", port)
+        self.client.loop_start()
+        self.client.subscribe(topic(GATEWAY.gateway_id, Channel.RECEIPTS), qos=1)
+        self._subscribed.get(timeout=WAIT_S)
+
+    def publish(self, message: Message) -> None:
+        self.client.publish(message.topic, message.payload, qos=1).wait_for_publish(WAIT_S)
+
+    def receipt(self) -> Receipt:
+        return self.receipts.get(timeout=WAIT_S)
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+@contextmanager
+def gateway_client(port: int) -> Iterator[GatewayClient]:
+    client = GatewayClient(port)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@contextmanager
+def running(cloud: Cloud, port: int, word: str = USERS["cloud"]) -> Iterator[MqttIngest]:
+    url = f"mqtt://127.0.0.1:{port}"
+    ingest = MqttIngest(url, "cloud", word, None, cloud.service, first_delay_s=0.1)
+    ingest.start()
+    try:
+        yield ingest
+    finally:
+        ingest.stop()
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[Cloud]:
+    with build.cloud(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+def test_a_published_line_is_stored_and_its_receipt_comes_back(
+    cloud: Cloud, port: int, tmp_path: Path
+) -> None:
+    with (
+        shipped_mosquitto(tmp_path, USERS, port),
+        running(cloud, port) as ingest,
+        gateway_client(port) as gateway,
+    ):
+        wait_until(lambda: ingest.connected)
+        gateway.publish(GATEWAY.sends(build.slot(96, 1_000), build.slot(97, 1_400)))
+        receipt = gateway.receipt()
+
+    assert receipt.covers(METER_ID, build.EPOCH, 97)
+    assert cloud.readings() == [(96, "accepted", 0, None), (97, "accepted", 400, None)]
+    assert ingest.counters.acknowledged == 1
+
+
+def test_a_worker_killed_between_commit_and_acknowledgement_stores_once(
+    cloud: Cloud, port: int, tmp_path: Path
+) -> None:
+    message = GATEWAY.sends(build.slot(96, 1_000), build.slot(97, 1_400))
+    with shipped_mosquitto(tmp_path, USERS, port), gateway_client(port) as gateway:
+        with worker(cloud, port, "before-ack") as doomed:
+            wait_until(lambda: publish_once_taken(gateway, message, doomed))
+            died_of = doomed.wait(WAIT_S)
+        stored = cloud.readings()
+        with worker(cloud, port, "none"):
+            gateway_sends_until_receipted(gateway, message)
+
+    assert died_of == -9
+    assert stored == cloud.readings()
+    assert cloud.readings() == [(96, "accepted", 0, None), (97, "accepted", 400, None)]
+
+
+def publish_once_taken(
+    gateway: GatewayClient, message: Message, doomed: subprocess.Popen[bytes]
+) -> bool:
+    """Send until somebody dies of it: nobody may be subscribed yet."""
+    gateway.publish(message)
+    time.sleep(0.1)
+    return doomed.poll() is not None
+
+
+def gateway_sends_until_receipted(gateway: GatewayClient, message: Message) -> None:
+    def receipted() -> bool:
+        gateway.publish(message)
+        try:
+            return gateway.receipts.get(timeout=0.3).covers(METER_ID, build.EPOCH, 97)
+        except queue.Empty:
+            return False
+
+    wait_until(receipted)
+
+
+@contextmanager
+def worker(cloud: Cloud, port: int, dies: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "tests.support.ingest_worker",
+            f"sqlite:///{cloud.database.path}",
+            f"mqtt://127.0.0.1:{port}",
+            "cloud",
+            USERS["cloud"],
+            dies,
+        ],
+        cwd=ROOT,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(WAIT_S)
+
+
+def test_a_restarted_broker_is_found_again_and_no_stale_packet_is_acknowledged(
+    cloud: Cloud, port: int, tmp_path: Path
+) -> None:
+    with running(cloud, port) as ingest:
+        for seq in (96, 97, 98):
+            with shipped_mosquitto(tmp_path, USERS, port), gateway_client(port) as gateway:
+                wait_until(lambda: ingest.connected)
+                gateway.publish(GATEWAY.sends(build.slot(seq, seq * 10)))
+                assert gateway.receipt().covers(METER_ID, build.EPOCH, seq)
+            wait_until(lambda: not ingest.connected)
+
+    assert [row[0] for row in cloud.readings()] == [96, 97, 98]
+    assert ingest.counters.connections == 3
+
+
+def test_a_wrong_password_is_one_clear_line_and_does_not_end_the_program(
+    cloud: Cloud, port: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        caplog.at_level(logging.INFO, "gridtokenx_cloud"),
+        shipped_mosquitto(tmp_path, USERS, port),
+        running(cloud, port, word="wrong") as ingest,
+    ):
+        time.sleep(1.5)
+        alive = ingest.alive
+
+    said = [record for record in caplog.records if record.message == "mqtt_down"]
+    assert alive
+    assert not ingest.connected
+    assert len(said) == 1
+    assert "check user name and password" in str(said[0].__dict__["reason"])
+
+
+def test_while_the_store_is_locked_nothing_is_acknowledged_and_then_everything_is(
+    cloud: Cloud, port: int, tmp_path: Path
+) -> None:
+    with (
+        shipped_mosquitto(tmp_path, USERS, port),
+        running(cloud, port) as ingest,
+        gateway_client(port) as gateway,
+    ):
+        wait_until(lambda: ingest.connected)
+        with cloud.database.transaction():
+            gateway.publish(GATEWAY.sends(build.slot(96, 1_000)))
+            wait_until(lambda: ingest.counters.messages == 1)
+            time.sleep(0.3)
+            meanwhile = ingest.counters.acknowledged
+        receipt = gateway.receipt()
+
+    assert meanwhile == 0
+    assert receipt.covers(METER_ID, build.EPOCH, 96)
+
+
+def test_rubbish_from_a_gateway_is_refused_and_the_stream_goes_on(
+    cloud: Cloud, port: int, tmp_path: Path
+) -> None:
+    with (
+        shipped_mosquitto(tmp_path, USERS, port),
+        running(cloud, port) as ingest,
+        gateway_client(port) as gateway,
+    ):
+        wait_until(lambda: ingest.connected)
+        for payload in (b"", b"\xff\xfe", b"[" * 100_000, b"x\n" * 101):
+            gateway.publish(Message(topic(GATEWAY.gateway_id, Channel.READINGS), payload))
+        gateway.publish(GATEWAY.sends(build.slot(96, 1_000)))
+        wait_until(lambda: bool(cloud.readings()))
+        alive = ingest.alive
+
+    assert alive
+    assert cloud.rows("SELECT DISTINCT code FROM rejections") == [("NotCanonical",)]
