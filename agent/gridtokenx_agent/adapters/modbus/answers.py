@@ -26,6 +26,11 @@ class WrongAnswerError(Exception):
 class Request(Protocol):
     """A request that knows its answer."""
 
+    @property
+    def frame(self) -> bytes:
+        """The bytes that were sent."""
+        ...
+
     def find_answer(self, received: bytes) -> bytes | None:
         """Return the answer within *received*; None while there is none."""
         ...
@@ -77,7 +82,7 @@ class AnswerGate:
     Attributes:
         last_byte_s: When a byte last moved in either direction, on the event loop's clock.
         answered_at: When the answer was whole; None while it is not.
-        received: Bytes that came since the request.
+        received: Bytes that came since the request, without its echo.
     """
 
     def __init__(
@@ -86,12 +91,15 @@ class AnswerGate:
         loop_time: Callable[[], float],
         parse: type[RtuRequest] | type[MbapRequest],
         on_wrong: Callable[[WrongAnswerError], None],
+        on_late: Callable[[], None],
     ) -> None:
         self._clock = clock
         self._loop_time = loop_time
         self._parse = parse
         self._on_wrong = on_wrong
+        self._on_late = on_late
         self._request: Request | None = None
+        self._given_up: Request | None = None
         self.last_byte_s = loop_time()
         self.answered_at: Instant | None = None
         self.received = 0
@@ -101,27 +109,31 @@ class AnswerGate:
         self.last_byte_s = self._loop_time()
         if sending:
             self._request = self._parse(data)
+            self._given_up = None
             self.answered_at = None
             self.received = 0
             return data
-        self.received = len(data)
-        return self._answer_in(data)
+        request = self._request or self._given_up
+        return self._answer_in(request, data) if request else b""
 
-    def forget(self) -> None:
-        """Let nothing through until the next request."""
-        self._request = None
+    def give_up(self) -> None:
+        """Let nothing through until the next request; only tell when the late answer came."""
+        self._request, self._given_up = None, self._request
 
-    def _answer_in(self, data: bytes) -> bytes:
-        if self._request is None:
-            return b""
+    def _answer_in(self, request: Request, data: bytes) -> bytes:
+        self.received = len(data.removeprefix(request.frame))
         try:
-            answer = self._request.find_answer(data)
+            answer = request.find_answer(data)
         except WrongAnswerError as exc:
-            self._request = None
+            self._request = self._given_up = None
             self._on_wrong(exc)
             return b""
         if answer is None:
             return b""
-        self._request = None
+        late = self._request is None
+        self._request = self._given_up = None
+        if late:
+            self._on_late()
+            return b""
         self.answered_at = self._clock.now()
         return answer

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from typing import Final
 
 from pymodbus import FramerType, ModbusException
@@ -11,6 +12,7 @@ from pymodbus.pdu import ExceptionResponse, ModbusPDU
 
 from gridtokenx_agent.adapters.modbus.answers import AnswerGate, MbapRequest, WrongAnswerError
 from gridtokenx_agent.adapters.modbus.endpoint import BusEndpoint, parse_bus_url
+from gridtokenx_agent.adapters.modbus.quiet import QuietRule
 from gridtokenx_agent.adapters.modbus.timing import UnitTiming
 from gridtokenx_agent.adapters.rtu_framing import RtuRequest
 from gridtokenx_agent.errors import (
@@ -23,6 +25,8 @@ from gridtokenx_agent.ports import Clock, ReadFunction, WordsRead
 
 _Client = AsyncModbusSerialClient | AsyncModbusTcpClient
 
+_REQUEST_BYTES: Final = 8
+_ANSWER_OVERHEAD: Final = 5
 _CONNECT_TIMEOUT_S: Final = 3.0
 _FIRST_BACKOFF_S: Final = 1.0
 _LONGEST_BACKOFF_S: Final = {"rtu": 5.0, "rtu+tcp": 30.0, "tcp": 30.0}
@@ -33,6 +37,8 @@ _BABBLE_S: Final = 1.0
 """Longest wait for a bus that never falls silent."""
 _RECEIVE_LIMIT: Final = 4096
 """pymodbus drops all it has at 264 bytes: too few for an echo or a foreign frame before ours."""
+_LOOK_AGAIN_S: Final = 0.05
+"""A late answer may end the quiet time early; so often it is looked for."""
 _REFUSALS: Final = frozenset({1, 2, 3})
 
 
@@ -47,6 +53,27 @@ def open_bus(url: str, clock: Clock) -> "PymodbusBus":
     return PymodbusBus(parse_bus_url(url), clock)
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """One request on its way."""
+
+    unit: int
+    function: ReadFunction
+    address: int
+    count: int
+    sent_s: float
+    wire_s: float
+    timeout_s: float
+
+    @property
+    def answer_bytes(self) -> int:
+        """Length of the answer as a serial frame."""
+        return _ANSWER_OVERHEAD + 2 * self.count
+
+    def __str__(self) -> str:
+        return f"registers {self.address:#06x}+{self.count} of meter {self.unit}"
+
+
 class PymodbusBus:
     """One serial port or TCP endpoint; one transaction at a time."""
 
@@ -55,11 +82,12 @@ class PymodbusBus:
         self._clock = clock
         self._lock = asyncio.Lock()
         self._units: dict[int, UnitTiming] = {}
+        self._quiet = QuietRule()
         self._client: _Client | None = None
         self._gate: AnswerGate | None = None
+        self._last: _Read | None = None
         self._in_flight = False
         self._silent = 0
-        self._quiet_until_s = 0.0
         self._backoff_s = _FIRST_BACKOFF_S
         self._next_connect_s = 0.0
 
@@ -69,26 +97,25 @@ class PymodbusBus:
         """See `MeterBus.read_words`."""
         async with self._lock:
             client, gate = await self._connected()
-            await self._wait_for_quiet(gate, min_gap_ms / 1000)
+            await self._wait_for_quiet(gate, device_id, min_gap_ms / 1000)
             unit = self._units.setdefault(device_id, UnitTiming())
-            wire_s = self._endpoint.wire_s(8 + 5 + 2 * count)
+            wire_s = self._endpoint.wire_s(_REQUEST_BYTES + _ANSWER_OVERHEAD + 2 * count)
             timeout_s = unit.timeout_s + wire_s
-            sent_s = _now_s()
+            read = _Read(device_id, function, address, count, _now_s(), wire_s, timeout_s)
+            self._last = read
             try:
-                answer = await self._transact(
-                    client, device_id, function, address, count, timeout_s
-                )
+                answer = await self._transact(client, gate, read)
             except MeterTimeoutError:
-                unit.missed()
+                # Waited for here, so that the caller sees what a silent meter costs the bus.
+                await self._wait_for_quiet(gate, None, 0.0)
                 raise
             self._silent = 0
             self._backoff_s = _FIRST_BACKOFF_S
-            what = f"meter {device_id} on {self._endpoint}, registers {address:#06x}+{count}"
             if isinstance(answer, ExceptionResponse):
-                raise _refusal(what, answer.exception_code)
-            unit.answered(gate.last_byte_s - sent_s - wire_s)
+                raise self._refusal(read, answer.exception_code)
+            unit.answered(gate.last_byte_s - read.sent_s - wire_s)
             if len(answer.registers) != count or gate.answered_at is None:
-                raise MeterTimeoutError(f"{what}: the answer is not what was asked for")
+                raise MeterTimeoutError(f"{read} on {self._endpoint}: other registers came")
             return WordsRead(words=tuple(answer.registers), at=gate.answered_at)
 
     async def close(self) -> None:
@@ -97,71 +124,62 @@ class PymodbusBus:
         # A TCP transport frees its socket one turn of the loop after it was closed.
         await asyncio.sleep(0)
 
-    async def _transact(
-        self,
-        client: _Client,
-        device_id: int,
-        function: ReadFunction,
-        address: int,
-        count: int,
-        timeout_s: float,
-    ) -> ModbusPDU:
+    async def _transact(self, client: _Client, gate: AnswerGate, read: _Read) -> ModbusPDU:
         """Send one request; whatever ends it but a true answer leaves the bus quiet."""
-        # One figure serves for every request of a client; under our lock it can be set per request.
-        client.ctx.comm_params.timeout_connect = timeout_s
-        read = client.read_holding_registers if function == 3 else client.read_input_registers
+        # pymodbus has one timeout per client; under our lock it can be set per request.
+        client.ctx.comm_params.timeout_connect = read.timeout_s
+        send = client.read_holding_registers if read.function == 3 else client.read_input_registers
         answered = False
         self._in_flight = True
         try:
-            answer = await read(address, count=count, device_id=device_id)
+            answer = await send(read.address, count=read.count, device_id=read.unit)
             answered = True
         except ConnectionException as exc:
             self._drop()
             raise BusDownError(f"{self._endpoint} was lost during a request") from exc
         except ModbusException as exc:
-            raise self._unanswered(device_id, timeout_s, exc) from exc
+            self._units[read.unit].missed()
+            raise self._unanswered(gate, read, exc) from exc
         finally:
             self._in_flight = False
             if not answered:
-                self._keep_quiet(timeout_s)
+                self._give_up(gate, read)
         return answer
 
-    def _unanswered(
-        self, device_id: int, timeout_s: float, exc: ModbusException
-    ) -> MeterTimeoutError:
-        received = self._gate.received if self._gate else 0
+    def _give_up(self, gate: AnswerGate, read: _Read) -> None:
+        gate.give_up()
+        # A numbered answer is known by its number; one that came broken will not come again.
+        owed = self._endpoint.kind != "tcp" and gate.received < read.answer_bytes
+        usual_s = self._units[read.unit].usual_s + read.wire_s
+        self._quiet.missed(
+            read.unit, sent_s=read.sent_s, now_s=_now_s(), timeout_s=usual_s, owed=owed
+        )
+
+    def _unanswered(self, gate: AnswerGate, read: _Read, exc: ModbusException) -> MeterTimeoutError:
         self._silent += 1
         if self._silent >= _SILENT_LIMIT:
             self._silent = 0
             self._drop()
         if isinstance(exc.__cause__, WrongAnswerError):
             seen = str(exc.__cause__)
-        elif received:
-            seen = f"{received} bytes came, with no true answer in them"
+        elif gate.received:
+            seen = f"{gate.received} bytes came, with no true answer in them"
         else:
-            seen = "silent; check power, wiring, device id and baud rate"
-        return MeterTimeoutError(
-            f"meter {device_id} on {self._endpoint}, {timeout_s:.1f} s: {seen}"
-        )
+            seen = "silence; check power, wiring, device id and baud rate"
+        return MeterTimeoutError(f"{read} on {self._endpoint}, {read.timeout_s:.1f} s: {seen}")
 
-    def _keep_quiet(self, timeout_s: float) -> None:
-        """Give a late answer time to come and be dropped.
+    def _refusal(self, read: _Read, code: int) -> MeterRefusedError | MeterBusyError:
+        what = f"{read} on {self._endpoint}: exception {code}"
+        return MeterRefusedError(what, code) if code in _REFUSALS else MeterBusyError(what)
 
-        On a serial bus nothing ties an answer to its request: the next request of the same
-        meter would take the late one for its own, and be one behind for ever.
-        """
-        self._quiet_until_s = _now_s() + 2 * timeout_s
-        if self._gate is not None:
-            self._gate.forget()
-
-    async def _wait_for_quiet(self, gate: AnswerGate, min_gap_s: float) -> None:
+    async def _wait_for_quiet(self, gate: AnswerGate, unit: int | None, min_gap_s: float) -> None:
         gap_s = max(self._endpoint.gap_s, min_gap_s)
-        give_up_s = max(self._quiet_until_s, _now_s() + gap_s) + _BABBLE_S
-        while _now_s() < give_up_s:
-            wait_s = max(self._quiet_until_s, gate.last_byte_s + gap_s) - _now_s()
+        give_up_s = max(self._quiet.until_s(unit), _now_s() + gap_s) + _BABBLE_S
+        while (now_s := _now_s()) < give_up_s:
+            wait_s = max(self._quiet.until_s(unit), gate.last_byte_s + gap_s) - now_s
             if wait_s <= 0:
                 return
-            await asyncio.sleep(wait_s)
+            await asyncio.sleep(min(wait_s, _LOOK_AGAIN_S))
 
     async def _connected(self) -> tuple[_Client, AnswerGate]:
         if self._client is not None and self._gate is not None and self._client.connected:
@@ -181,7 +199,8 @@ class PymodbusBus:
         pymodbus's own `connect` says only that it failed, and its reconnecting never begins
         unless a first connection was made, so both are done here.
         """
-        gate = AnswerGate(self._clock, _now_s, self._request_type(), self._on_wrong_answer)
+        parse = MbapRequest if self._endpoint.kind == "tcp" else RtuRequest
+        gate = AnswerGate(self._clock, _now_s, parse, self._on_wrong_answer, self._on_late_answer)
         client = self._new_client(gate)
         self._client, self._gate = client, gate
         try:
@@ -223,9 +242,6 @@ class PymodbusBus:
         client.set_max_no_responses(1_000_000)
         return client
 
-    def _request_type(self) -> type[RtuRequest] | type[MbapRequest]:
-        return MbapRequest if self._endpoint.kind == "tcp" else RtuRequest
-
     def _on_connection(self, there: bool) -> None:
         if not there:
             self._fail(ConnectionException("the connection was lost"))
@@ -234,6 +250,12 @@ class PymodbusBus:
         error = ModbusIOException(str(wrong))
         error.__cause__ = wrong
         self._fail(error)
+
+    def _on_late_answer(self) -> None:
+        read = self._last
+        if read is not None:
+            self._quiet.paid(read.unit)
+            self._units[read.unit].answered(_now_s() - read.sent_s - read.wire_s)
 
     def _fail(self, error: ModbusException) -> None:
         """End the request in flight now; pymodbus would wait for its whole timeout."""
@@ -250,9 +272,3 @@ class PymodbusBus:
 
 def _now_s() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _refusal(what: str, code: int) -> MeterRefusedError | MeterBusyError:
-    if code in _REFUSALS:
-        return MeterRefusedError(f"{what}: refused with exception {code}", code)
-    return MeterBusyError(f"{what}: not now, exception {code}")

@@ -5,7 +5,7 @@ from typing import Final
 
 SHORTEST_S: Final = 0.2
 LONGEST_S: Final = 2.0
-_UNKNOWN_S: Final = 1.0
+_UNKNOWN_S: Final = 0.5
 _MARGIN: Final = 4
 _REMEMBERED: Final = 16
 
@@ -18,15 +18,22 @@ class UnitTiming:
         self._misses = 0
 
     @property
-    def timeout_s(self) -> float:
-        """Four times the 95th percentile, between 0.2 and 2 s, doubled by every miss in a row.
+    def usual_s(self) -> float:
+        """Four times the 95th percentile, between 0.2 and 2 s.
 
-        Of 16 values the largest is the nearest-rank 95th percentile. The doubling lets a meter
-        that has become slow be heard again; without it the old figures would condemn it.
+        Of 16 values the largest is the nearest-rank 95th percentile.
         """
         slowest_s = max(self._latencies_s, default=_UNKNOWN_S / _MARGIN)
-        learned_s = min(max(_MARGIN * slowest_s, SHORTEST_S), LONGEST_S)
-        return min(learned_s * 2.0 ** min(self._misses, 8), LONGEST_S)
+        return min(max(_MARGIN * slowest_s, SHORTEST_S), LONGEST_S)
+
+    @property
+    def timeout_s(self) -> float:
+        """How long to wait now: the usual time, doubled by every miss in a row, 2 s at most.
+
+        The doubling lets a meter that has become slow be heard again; without it the old
+        figures would condemn it.
+        """
+        return min(self.usual_s * 2.0 ** min(self._misses, 8), LONGEST_S)
 
     def answered(self, latency_s: float) -> None:
         """Note an answer that took *latency_s*."""
