@@ -1,0 +1,177 @@
+"""When meters are read."""
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gridtokenx_agent.clock import watch_clock
+from gridtokenx_agent.health import (
+    Unit,
+    UnitState,
+    answered,
+    failed,
+    pause_ms,
+    probe_gap_ms,
+    stuck,
+)
+from gridtokenx_agent.schedule import (
+    Kind,
+    after_sample,
+    after_slot,
+    choose,
+    expire,
+    first_plan,
+    is_late,
+    next_edge_ms,
+)
+from gridtokenx_wire.record import ClockQuality
+from tests.support import build
+
+UNSURE = ClockQuality.UNSYNCHRONISED
+
+
+def test_slots_fall_on_multiples_of_the_interval_of_unix_time() -> None:
+    at = build.instant(1_000_000, wall_ms=build.NOON_MS + 250)
+
+    edge_ms = next_edge_ms(at, 900, 0)
+
+    assert (build.NOON_MS + 250 + edge_ms - 1_000_000) % 900_000 == 0
+    assert 0 < edge_ms - 1_000_000 <= 900_000
+
+
+def test_while_nobody_knows_the_time_slots_follow_the_boot_time_clock() -> None:
+    at = build.instant(1_000_001, wall_ms=12_345, clock=UNSURE)
+
+    assert next_edge_ms(at, 60, 0) == 1_020_000
+
+
+@given(st.integers(0, 10**9), st.integers(0, 2 * 10**12), st.sampled_from([1, 15, 60, 900, 86_400]))
+def test_an_edge_is_always_ahead_and_never_more_than_one_interval(
+    mono_ms: int, wall_ms: int, interval_s: int
+) -> None:
+    edge_ms = next_edge_ms(build.instant(mono_ms, wall_ms=wall_ms), interval_s, 0)
+
+    assert 0 < edge_ms - mono_ms <= interval_s * 1000
+
+
+def test_a_clock_set_back_a_little_does_not_give_one_edge_twice() -> None:
+    plan = first_plan(build.instant(1_000_000, wall_ms=build.NOON_MS + 1), 900, 0)
+    fired = build.instant(plan.slot_ms + 5, wall_ms=build.NOON_MS + 900_000 - 20)
+
+    following = after_slot(plan, fired)
+
+    assert following.slot_ms - plan.slot_ms > 800_000
+
+
+def test_a_clock_that_becomes_true_moves_the_next_slot_to_the_true_edge() -> None:
+    plan = first_plan(build.instant(1_000, wall_ms=0, clock=UNSURE), 60, 0)
+    true = build.instant(plan.slot_ms + 50, wall_ms=build.NOON_MS + 45_000)
+
+    following = after_slot(plan, true)
+
+    assert (true.wall_ms - true.mono_ms + following.slot_ms) % 60_000 == 0
+
+
+def test_slots_missed_in_a_row_collapse_to_the_one_that_runs() -> None:
+    plan = first_plan(build.instant(1_000_000, wall_ms=build.NOON_MS), 60, 0)
+    later = build.instant(1_000_000 + 400_000, wall_ms=build.NOON_MS + 400_000)
+
+    kept = expire(plan, later)
+
+    assert kept.missed
+    assert kept.slot_ms <= later.mono_ms < kept.slot_end_ms
+    assert (kept.slot_ms - plan.slot_ms) % 60_000 == 0
+
+
+def test_a_slot_is_kept_until_its_interval_ends() -> None:
+    plan = first_plan(build.instant(1_000_000, wall_ms=build.NOON_MS), 60, 0)
+
+    kept = expire(plan, build.instant(plan.slot_end_ms - 1))
+
+    assert kept == plan
+
+
+def test_samples_missed_in_a_row_collapse_to_one_without_drift() -> None:
+    plan = first_plan(build.instant(1_000_000), 900, 10)
+
+    following = after_sample(plan, build.instant(1_034_567))
+
+    assert following.sample_ms == 1_040_000
+
+
+def test_slots_go_before_samples_and_older_deadlines_first() -> None:
+    base = first_plan(build.instant(0), 60, 10)
+    waiting = [
+        replace(base, slot_ms=9_000, sample_ms=1_000),
+        replace(base, slot_ms=8_000, sample_ms=20_000),
+    ]
+
+    choice = choose(waiting, 9_500)
+
+    assert (choice.index, choice.kind) == (1, Kind.SLOT)
+
+
+def test_failing_slots_do_not_starve_a_sample() -> None:
+    base = first_plan(build.instant(0), 60, 10)
+    waiting = [
+        replace(base, slot_ms=40_000, sample_ms=None),
+        replace(base, slot_ms=90_000, sample_ms=29_000),
+    ]
+
+    choice = choose(waiting, 41_000)
+
+    assert (choice.index, choice.kind) == (1, Kind.SAMPLE)
+
+
+def test_with_nothing_due_the_next_deadline_is_named() -> None:
+    plan = replace(first_plan(build.instant(0), 60, 0), slot_ms=9_000, not_before_ms=12_000)
+
+    assert choose([plan], 9_500).at_ms == 12_000
+
+
+def test_an_answer_is_late_after_a_tenth_of_the_interval() -> None:
+    plan = replace(first_plan(build.instant(0), 900, 0), slot_ms=1_000)
+
+    assert not is_late(plan, 91_000)
+    assert is_late(plan, 91_001)
+
+
+def test_one_failure_makes_a_meter_suspect_and_two_with_silence_make_it_down() -> None:
+    unit = Unit(answered_ms=0, period_ms=10_000)
+
+    once = failed(unit, 30_000)
+    soon = failed(failed(unit, 1_000), 20_000)
+    down = failed(once, 30_500)
+
+    assert (once.state, soon.state) == (UnitState.SUSPECT, UnitState.SUSPECT)
+    assert down.state is UnitState.DOWN
+    assert failed(down, 31_000).state is UnitState.DOWN
+    assert answered(down, 40_000) == replace(unit, answered_ms=40_000)
+
+
+def test_a_dead_meter_is_asked_ever_more_seldom_down_to_once_a_minute() -> None:
+    pauses = [pause_ms(failures) for failures in range(1, 11)]
+
+    assert pauses == [0, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000, 60_000]
+    assert pause_ms(10_000) == 60_000
+
+
+def test_dead_meters_get_a_tenth_of_the_bus() -> None:
+    cost_ms = 700
+
+    assert cost_ms * 10 == cost_ms + probe_gap_ms(cost_ms)
+
+
+def test_a_loop_without_progress_is_named() -> None:
+    assert stuck({"a": 1_000, "b": 9_000}, {"a": 5_000, "b": 5_000}, 10_000) == ("a",)
+
+
+def test_the_clock_is_told_when_it_becomes_true_and_when_it_was_set() -> None:
+    told, before = watch_clock(None, build.instant(1, wall_ms=1, clock=UNSURE))
+    told, first = watch_clock(told, build.instant(1_000, wall_ms=500_000))
+    told, steady = watch_clock(told, build.instant(2_000, wall_ms=501_900))
+    told, stepped = watch_clock(told, build.instant(3_000, wall_ms=505_000))
+    _, again = watch_clock(told, build.instant(4_000, wall_ms=506_000))
+
+    assert (before, first, steady, stepped, again) == (False, True, False, True, False)

@@ -1,0 +1,52 @@
+"""Live values: what is believed, what is left out, what is marked."""
+
+import pytest
+
+from gridtokenx_agent.validation import check_live, phases_disagree
+from gridtokenx_wire.record import LiveValues, Quality
+
+
+def test_believable_values_pass_unmarked() -> None:
+    values = {"active_power_w": -3_800, "voltage_mv": 230_100, "frequency_mhz": 49_980}
+
+    live, flags = check_live(values, rated_power_w=10_000)
+
+    assert live == LiveValues(active_power_w=-3_800, voltage_mv=230_100, frequency_mhz=49_980)
+    assert flags is Quality.NONE
+
+
+def test_a_value_the_meter_does_not_have_is_absent_and_never_zero() -> None:
+    live, flags = check_live({"voltage_mv": None}, None)
+
+    assert live.voltage_mv is None
+    assert flags is Quality.VALUE_MISSING
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("frequency_mhz", 5_000),
+        ("frequency_mhz", 499_800),
+        ("power_factor_milli", 1_001),
+        ("voltage_mv", -1),
+        ("active_power_w", 20_001),
+        ("active_power_w", -20_001),
+    ],
+)
+def test_an_impossible_value_is_left_out(name: str, value: int) -> None:
+    live, flags = check_live({name: value}, rated_power_w=10_000)
+
+    assert live == LiveValues()
+    assert flags is Quality.OUT_OF_RANGE
+
+
+def test_phases_that_do_not_add_up_are_noticed() -> None:
+    assert phases_disagree(3_000, [1_000, 1_000, 1_300])
+    assert not phases_disagree(3_000, [1_000, 1_000, 1_100])
+
+
+def test_phases_of_a_small_load_or_unknown_phases_are_not_compared() -> None:
+    assert not phases_disagree(10, [1, 1, 1])
+    assert not phases_disagree(3_000, [1_000, None, 1_300])
+    assert not phases_disagree(3_000, [])
+    assert not phases_disagree(None, [1, 2, 3])
