@@ -62,9 +62,11 @@ async def bus_with(
     async def read(address: int, unit: int = 1) -> tuple[int, ...]:
         return (await bus.read_words(unit, 4, address, 2, 0)).words
 
-    yield read
-    await bus.close()
-    await service.close()
+    try:
+        yield read
+    finally:
+        await bus.close()
+        await service.close()
 
 
 ReadWords = Callable[..., Awaitable[tuple[int, ...]]]

@@ -84,8 +84,12 @@ class PtyService:
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
         self._device = os.ttyname(self._slave)
-        link.unlink(missing_ok=True)
-        link.symlink_to(self._device)
+        try:
+            link.unlink(missing_ok=True)
+            link.symlink_to(self._device)
+        except OSError:
+            self._close_terminal()
+            raise
         self._requests: asyncio.Queue[bytes] = asyncio.Queue()
         asyncio.get_running_loop().add_reader(self._master, self._on_bytes)
         self._task = asyncio.create_task(self._serve())
@@ -100,11 +104,14 @@ class PtyService:
         asyncio.get_running_loop().remove_reader(self._master)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        os.close(self._master)
-        os.close(self._slave)
+        self._close_terminal()
         # Another simulator may have taken the path over.
         if self._link.is_symlink() and str(self._link.readlink()) == self._device:
             self._link.unlink()
+
+    def _close_terminal(self) -> None:
+        os.close(self._master)
+        os.close(self._slave)
 
     def _on_bytes(self) -> None:
         with suppress(BlockingIOError):
