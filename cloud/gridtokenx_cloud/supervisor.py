@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from gridtokenx_cloud.errors import PermanentError, TransientError
 
@@ -14,25 +15,51 @@ _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class RoleTask:
-    """One role.
+class StopSignal(threading.Event):
+    """Set once, when a role shall end; the role may wait for it, or have itself told."""
 
-    Attributes:
-        name: As in `GTX_CLOUD_ROLES`.
-        run: Works until the event is set, then returns when its work is safe. An error that
-            waiting may cure, and any the role did not foresee, starts it again; a
-            `PermanentError` ends the program.
-    """
+    def __init__(self) -> None:
+        super().__init__()
+        self._tell: Callable[[], None] | None = None
 
-    name: str
-    run: Callable[[threading.Event], None]
+    def set(self) -> None:
+        """See `threading.Event.set`."""
+        super().set()
+        if self._tell is not None:
+            self._tell()
+
+    def tell(self, call: Callable[[], None]) -> None:
+        """Have *call* called when the role shall end; the last one given counts."""
+        self._tell = call
+        if self.is_set():
+            call()
+
+
+class Role(Protocol):
+    """One service of the process."""
+
+    @property
+    def name(self) -> str:
+        """As in `GTX_CLOUD_ROLES`."""
+        ...
+
+    def run(self, stop: StopSignal) -> None:
+        """Work until *stop*, then return as soon as the work is safe.
+
+        An error that waiting may cure, and any the role did not foresee, starts it again; a
+        `PermanentError` ends the program.
+        """
+        ...
+
+    def trouble(self) -> str | None:
+        """Return why the role can do no work now, in words; None = it can."""
+        ...
 
 
 @dataclass(slots=True)
 class _Running:
-    task: RoleTask
-    stop: threading.Event = field(default_factory=threading.Event)
+    task: Role
+    stop: StopSignal = field(default_factory=StopSignal)
     thread: threading.Thread | None = None
     restarts: int = 0
 
@@ -41,9 +68,9 @@ class Supervisor:
     """Owns the roles' threads; every method is called by the main thread."""
 
     def __init__(
-        self, tasks: Sequence[RoleTask], pause_s: Callable[[int], float] | None = None
+        self, roles: Sequence[Role], pause_s: Callable[[int], float] | None = None
     ) -> None:
-        self._roles = [_Running(task) for task in tasks]
+        self._roles = [_Running(role) for role in roles]
         self._pause_s = pause_s or restart_pause_s
         self._wake = threading.Event()
         self._fatal: PermanentError | None = None

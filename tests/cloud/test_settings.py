@@ -129,7 +129,7 @@ def faults(environ: dict[str, str], **options: Any) -> list[str]:
 
 
 def codes(environ: dict[str, str]) -> list[str]:
-    return [fault.partition(":")[0] for fault in faults({"GTX_CLOUD_ROLES": "api", **environ})]
+    return [fault.partition(":")[0] for fault in faults({"GTX_CLOUD_ROLES": "events", **environ})]
 
 
 def private_file(path: Path, text: str) -> str:
@@ -157,9 +157,9 @@ def test_each_bound_holds_on_both_sides(
     name: str, low: str, high: str, below: str, above: str
 ) -> None:
     for good in (low, high):
-        load_settings(environ={name: good}, roles="api")
+        load_settings(environ={name: good}, roles="events")
     for bad in (below, above):
-        [fault] = faults({name: bad}, roles="api")
+        [fault] = faults({name: bad}, roles="events")
 
         assert f"{name}={bad}" in fault
 
@@ -175,7 +175,9 @@ def test_a_decimal_is_plain_digits_or_a_fault(text: str) -> None:
 
 
 def test_a_whole_number_beyond_a_float_stays_exact() -> None:
-    settings = load_settings(environ={"BLOCKCHAIN_MAX_TOKENS_PER_DAY": str(2**64 - 1)}, roles="api")
+    settings = load_settings(
+        environ={"BLOCKCHAIN_MAX_TOKENS_PER_DAY": str(2**64 - 1)}, roles="events"
+    )
 
     assert settings.blockchain.max_tokens_per_day == 2**64 - 1
 
@@ -184,7 +186,7 @@ def test_the_highest_ratio_goes_with_a_higher_cap() -> None:
     environ = {"BLOCKCHAIN_MAX_TOKENS_PER_TRANSACTION": str(10**14)}
 
     settings = load_settings(
-        environ={**environ, "TOKENIZATION_KWH_TO_TOKEN_RATIO": "1000"}, roles="api"
+        environ={**environ, "TOKENIZATION_KWH_TO_TOKEN_RATIO": "1000"}, roles="events"
     )
 
     assert settings.tokenization.kwh_to_token_ratio == 1000
@@ -219,13 +221,13 @@ def test_one_run_names_every_fault_there_is(tmp_path: Path) -> None:
 
 
 def test_a_misspelt_name_is_a_fault_that_suggests_the_right_one() -> None:
-    [fault] = faults({"WEBSOCKET_BINDS": "x"}, roles="api")
+    [fault] = faults({"WEBSOCKET_BINDS": "x"}, roles="events")
 
     assert fault == "UnknownVariable: WEBSOCKET_BINDS is no setting; did you mean WEBSOCKET_BIND?"
 
 
 def test_names_of_other_programs_are_none_of_our_business() -> None:
-    load_settings(environ={"PATH": "/bin", "GTX_AGENT_X": "1"}, roles="api")
+    load_settings(environ={"PATH": "/bin", "GTX_AGENT_X": "1"}, roles="events")
 
 
 @pytest.mark.parametrize(
@@ -257,7 +259,7 @@ def test_what_production_refuses_is_right_elsewhere() -> None:
             "WEBSOCKET_AUTH_REQUIRED": "false",
             "GTX_CLOUD_ALLOWED_ORIGINS": "*",
         },
-        roles="api",
+        roles="events",
     )
 
     assert settings.cloud.allowed_origins == ("*",)
@@ -276,7 +278,8 @@ def test_a_faulty_value_is_not_judged_twice() -> None:
 @pytest.mark.parametrize(
     ("roles", "missing"),
     [
-        ("api,events", set()),
+        ("events", set()),
+        ("api", {"GTX_CLOUD_CLOUD_KEY", "BLOCKCHAIN_MINT_ADDRESS"}),
         ("ingest", {"GTX_CLOUD_MQTT_URL", "GTX_CLOUD_CLOUD_KEY", "BLOCKCHAIN_MINT_ADDRESS"}),
     ],
 )
@@ -299,7 +302,7 @@ def test_one_endpoint_is_too_few_for_minting_in_production() -> None:
 def test_a_value_may_stand_in_a_file(tmp_path: Path) -> None:
     reference = private_file(tmp_path / "secret", "s" * 32 + "\n")
 
-    settings = load_settings(environ={"BLOCKCHAIN_MARKER_SECRET": reference}, roles="api")
+    settings = load_settings(environ={"BLOCKCHAIN_MARKER_SECRET": reference}, roles="events")
 
     assert require(settings.blockchain.marker_secret, "").get_secret_value() == "s" * 32
 
@@ -312,7 +315,7 @@ def test_a_credential_comes_from_the_folder_systemd_names(tmp_path: Path) -> Non
             "GTX_CLOUD_CLOUD_KEY": "credential:cloud-key",
             "CREDENTIALS_DIRECTORY": str(tmp_path),
         },
-        roles="api",
+        roles="events",
     )
 
     assert settings.cloud.cloud_key == tmp_path / "cloud-key"
@@ -336,7 +339,7 @@ def test_a_reference_that_leads_nowhere_says_why(tmp_path: Path, text: str, says
     private_file(tmp_path / "binary", "")
     (tmp_path / "binary").write_bytes(b"\xff" * 40)
 
-    [fault] = faults({"BLOCKCHAIN_MARKER_SECRET": text}, roles="api")
+    [fault] = faults({"BLOCKCHAIN_MARKER_SECRET": text}, roles="events")
 
     assert says in fault
     assert fault.startswith("ValidationFailed: BLOCKCHAIN_MARKER_SECRET ")
@@ -344,7 +347,7 @@ def test_a_reference_that_leads_nowhere_says_why(tmp_path: Path, text: str, says
 
 def test_a_key_in_plain_text_is_refused_everywhere_and_not_shown() -> None:
     [fault] = faults(
-        {"GTX_CLOUD_ENVIRONMENT": "development", "GTX_CLOUD_CLOUD_KEY": "[12,34]"}, roles="api"
+        {"GTX_CLOUD_ENVIRONMENT": "development", "GTX_CLOUD_CLOUD_KEY": "[12,34]"}, roles="events"
     )
 
     assert fault.startswith("PlainSecret: GTX_CLOUD_CLOUD_KEY=***")
@@ -353,7 +356,7 @@ def test_a_key_in_plain_text_is_refused_everywhere_and_not_shown() -> None:
 def test_the_environment_stands_above_the_env_file(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("TOKENIZATION_BATCH_SIZE=7\nTOKENIZATION_DECIMALS=6\nOTHER=1\n")
 
-    settings = load_settings(environ={"TOKENIZATION_DECIMALS": "8"}, roles="api")
+    settings = load_settings(environ={"TOKENIZATION_DECIMALS": "8"}, roles="events")
 
     assert settings.tokenization.batch_size == 7
     assert settings.tokenization.decimals == 8
@@ -365,7 +368,7 @@ def test_a_dollar_sign_in_an_env_file_is_a_dollar_sign(tmp_path: Path) -> None:
         "BLOCKCHAIN_MARKER_SECRET=${HOME}aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n"
     )
 
-    settings = load_settings(environ={"GTX_CLOUD_ENVIRONMENT": "staging"}, roles="api")
+    settings = load_settings(environ={"GTX_CLOUD_ENVIRONMENT": "staging"}, roles="events")
 
     secret = require(settings.blockchain.marker_secret, "").get_secret_value()
     assert secret.startswith("${HOME}")
@@ -383,7 +386,7 @@ def test_shown_values_hold_no_secret_and_no_provider_key(tmp_path: Path) -> None
             "GTX_CLOUD_MQTT_PASSWORD": "hunter2",
             "GTX_CLOUD_SOLANA_RPC_URLS": "https://rpc.example/v2/SECRETKEY?api-key=SECRETKEY",
         },
-        roles="api",
+        roles="events",
     )
 
     shown = non_default_values(settings)
@@ -394,14 +397,14 @@ def test_shown_values_hold_no_secret_and_no_provider_key(tmp_path: Path) -> None
 
 
 def test_settings_never_change() -> None:
-    settings = load_settings(environ={}, roles="api")
+    settings = load_settings(environ={}, roles="events")
 
     with pytest.raises(ValueError, match="frozen"):
         settings.tokenization.batch_size = 9  # type: ignore[misc]
 
 
 def test_retries_wait_longer_each_time_up_to_the_maximum() -> None:
-    settings = load_settings(environ={"TOKENIZATION_MAX_RETRY_ATTEMPTS": "6"}, roles="api")
+    settings = load_settings(environ={"TOKENIZATION_MAX_RETRY_ATTEMPTS": "6"}, roles="events")
 
     assert retry_delays_s(settings.tokenization) == [300, 600, 1200, 2400, 3600, 3600]
 

@@ -3,7 +3,7 @@ import threading
 import pytest
 
 from gridtokenx_cloud.errors import ChainMismatchError, RpcUnavailableError
-from gridtokenx_cloud.supervisor import RoleTask, Supervisor, restart_pause_s
+from gridtokenx_cloud.supervisor import StopSignal, Supervisor, restart_pause_s
 
 SOON_S = 10.0
 
@@ -11,11 +11,15 @@ SOON_S = 10.0
 class Scripted:
     """A role that meets each of *errors* in turn and then works until it is stopped."""
 
-    def __init__(self, *errors: Exception | None) -> None:
+    def __init__(self, name: str, *errors: Exception | None) -> None:
+        self.name = name
         self.errors = list(errors)
         self.working = threading.Event()
 
-    def run(self, stop: threading.Event) -> None:
+    def trouble(self) -> str | None:
+        return None
+
+    def run(self, stop: StopSignal) -> None:
         if self.errors:
             error = self.errors.pop(0)
             if error is not None:
@@ -25,15 +29,13 @@ class Scripted:
         stop.wait()
 
 
-def supervise(*roles: tuple[str, Scripted]) -> Supervisor:
-    return Supervisor(
-        [RoleTask(name, role.run) for name, role in roles], pause_s=lambda _failures: 0.0
-    )
+def supervise(*roles: Scripted) -> Supervisor:
+    return Supervisor(roles, pause_s=lambda _failures: 0.0)
 
 
 def test_a_role_that_fails_is_started_again_and_counted(caplog: pytest.LogCaptureFixture) -> None:
-    role = Scripted(RpcUnavailableError("no node answers"), ZeroDivisionError(), None)
-    supervisor = supervise(("settle", role))
+    role = Scripted("settle", RpcUnavailableError("no node answers"), ZeroDivisionError(), None)
+    supervisor = supervise(role)
 
     supervisor.start()
     assert role.working.wait(SOON_S)
@@ -48,8 +50,7 @@ def test_a_role_that_fails_is_started_again_and_counted(caplog: pytest.LogCaptur
 
 
 def test_an_error_only_a_human_can_cure_ends_the_program() -> None:
-    healthy = Scripted()
-    supervisor = supervise(("settle", Scripted(ChainMismatchError("wrong mint"))), ("api", healthy))
+    supervisor = supervise(Scripted("settle", ChainMismatchError("wrong mint")), Scripted("api"))
 
     supervisor.start()
 
@@ -61,14 +62,12 @@ def test_an_error_only_a_human_can_cure_ends_the_program() -> None:
 def test_roles_end_one_after_another_in_their_order() -> None:
     ended: list[str] = []
 
-    def role(name: str) -> RoleTask:
-        def run(stop: threading.Event) -> None:
+    class Noting(Scripted):
+        def run(self, stop: StopSignal) -> None:
             stop.wait()
-            ended.append(name)
+            ended.append(self.name)
 
-        return RoleTask(name, run)
-
-    supervisor = Supervisor([role("ingest"), role("settle"), role("api")])
+    supervisor = supervise(Noting("ingest"), Noting("settle"), Noting("api"))
     supervisor.start()
     supervisor.request_stop()
     supervisor.wait()
@@ -82,10 +81,11 @@ def test_roles_end_one_after_another_in_their_order() -> None:
 def test_a_role_that_does_not_end_is_named_and_holds_nobody_up() -> None:
     release = threading.Event()
 
-    def stuck(_stop: threading.Event) -> None:
-        release.wait()
+    class Stuck(Scripted):
+        def run(self, stop: StopSignal) -> None:
+            release.wait()
 
-    supervisor = Supervisor([RoleTask("stuck", stuck)])
+    supervisor = supervise(Stuck("stuck"))
     supervisor.start()
 
     late = supervisor.stop(0.05)
@@ -102,7 +102,7 @@ def test_a_pause_doubles_up_to_a_minute() -> None:
 
 def test_a_stop_ends_the_pause_before_a_restart() -> None:
     supervisor = Supervisor(
-        [RoleTask("settle", Scripted(RpcUnavailableError("gone")).run)],
+        [Scripted("settle", RpcUnavailableError("gone"))],
         pause_s=lambda _failures: 3600.0,
     )
     supervisor.start()
@@ -110,3 +110,13 @@ def test_a_stop_ends_the_pause_before_a_restart() -> None:
     late = supervisor.stop(SOON_S)
 
     assert late == []
+
+
+def test_a_role_that_asks_to_be_told_of_the_end_too_late_is_told_at_once() -> None:
+    told: list[str] = []
+    stop = StopSignal()
+    stop.set()
+
+    stop.tell(lambda: told.append("now"))
+
+    assert told == ["now"]

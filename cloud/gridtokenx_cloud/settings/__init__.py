@@ -8,6 +8,7 @@ from gridtokenx_cloud.settings.load import (
     load_settings,
     non_default_values,
     require,
+    secret_values,
 )
 from gridtokenx_cloud.settings.tokenization import TokenizationConfig
 from gridtokenx_cloud.settings.values import ROLES, Role, split_bind
@@ -25,5 +26,6 @@ __all__ = [
     "load_settings",
     "non_default_values",
     "require",
+    "secret_values",
     "split_bind",
 ]

@@ -20,7 +20,7 @@ class BlockchainSettings(Group):
     SECRETS: ClassVar[frozenset[str]] = frozenset({"marker_secret"})
 
     mint_address: Base58Key | None = Field(
-        None, description="Address of the token; needed by ingest and settle"
+        None, description="Address of the token; needed by ingest, settle and api"
     )
     genesis_hash: Base58Key | None = Field(
         None, description="Genesis hash of the cluster; needed by settle"

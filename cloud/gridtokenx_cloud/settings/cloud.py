@@ -40,7 +40,8 @@ class CloudSettings(Group):
     mqtt_cert_file: Path | None = Field(None, description="Client certificate for the broker")
     mqtt_key_file: Path | None = Field(None, description="Key of the client certificate")
     cloud_key: Path | None = Field(
-        None, description="Key that signs receipts and commands, mode 0600; needed by ingest"
+        None,
+        description="Key that signs receipts and commands, mode 0600; needed by ingest and api",
     )
     solana_rpc_urls: HttpUrls = Field(
         (), description="RPC endpoints, comma list, best first; needed by settle"

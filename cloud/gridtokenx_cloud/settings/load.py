@@ -123,6 +123,21 @@ def non_default_values(settings: Settings) -> dict[str, str]:
     return values
 
 
+def secret_values(settings: Settings) -> tuple[str, ...]:
+    """Return every text that must never be written to a log."""
+    found: list[str] = []
+    for group_name, group_class in GROUPS.items():
+        group = getattr(settings, group_name)
+        for field in group_class.SECRETS:
+            secret: SecretStr | None = getattr(group, field)
+            if secret is not None:
+                found.append(secret.get_secret_value())
+    for url in settings.cloud.solana_rpc_urls:
+        parts = urlsplit(url)
+        found += [text for text in (parts.path.strip("/"), parts.query) if text]
+    return tuple(found)
+
+
 def _shown(field: str, value: object) -> str:
     if isinstance(value, SecretStr):
         return "***"

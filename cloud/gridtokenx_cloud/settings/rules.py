@@ -124,12 +124,14 @@ def _broker(cloud: CloudSettings) -> Iterator[Fault]:
             )
 
 
+_LINES = (
+    ("cloud", "cloud_key", "file:/etc/gridtokenx/cloud.json"),
+    ("blockchain", "mint_address", "the address `gtx-cloud mint-account create` prints"),
+)
+"""What it takes to accept signed lines, over MQTT or HTTP."""
 _NEEDED = {
-    "ingest": (
-        ("cloud", "mqtt_url", "mqtts://broker.example:8883"),
-        ("cloud", "cloud_key", "file:/etc/gridtokenx/cloud.key"),
-        ("blockchain", "mint_address", "the address `gtx-cloud mint-account create` prints"),
-    ),
+    "ingest": (("cloud", "mqtt_url", "mqtts://broker.example:8883"), *_LINES),
+    "api": _LINES,
     "settle": (
         ("cloud", "solana_rpc_urls", "https://rpc.example"),
         ("blockchain", "mint_address", "the address `gtx-cloud mint-account create` prints"),

@@ -1,0 +1,43 @@
+"""Nudges between the roles of one process; a lost one costs one polling interval, no event."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from gridtokenx_cloud.events import MeterReadingReceived
+
+
+class EventFeed(Protocol):
+    """The events server, as the other roles know it."""
+
+    def wake(self) -> None:
+        """Say that events were committed."""
+        ...
+
+    def publish_sample(self, user_id: str, event: MeterReadingReceived) -> None:
+        """Send a live value best effort."""
+        ...
+
+
+class Relay:
+    """Passes on what ingest has committed; whoever is not there is not told.
+
+    Attributes:
+        feed: The running events server.
+        wake_minting: Wakes the running minting service; may be called from any thread.
+    """
+
+    def __init__(self) -> None:
+        self.feed: EventFeed | None = None
+        self.wake_minting: Callable[[], None] | None = None
+
+    def committed(self, credited: bool) -> None:
+        """Tell of a commit, *credited* when it holds energy that is to be minted."""
+        if (feed := self.feed) is not None:
+            feed.wake()
+        if credited and (wake := self.wake_minting) is not None:
+            wake()
+
+    def sampled(self, event: MeterReadingReceived) -> None:
+        """Pass a live value on."""
+        if (feed := self.feed) is not None:
+            feed.publish_sample(event.user_id, event)
