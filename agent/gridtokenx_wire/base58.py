@@ -1,5 +1,7 @@
 """Base58 with the Bitcoin alphabet, for 32-byte keys; the agent must not load a Solana wheel."""
 
+from functools import lru_cache
+
 from gridtokenx_wire.errors import MalformedLineError
 
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
@@ -17,6 +19,8 @@ def encode_key(key: bytes) -> str:
     return "1" * leading_zeros + "".join(reversed(digits))
 
 
+# Every line names the same token and few gateways; decoding costs a sixth of a signature check.
+@lru_cache(maxsize=1024)
 def decode_key(text: str) -> bytes:
     """Return the 32 bytes of a base58 key.
 

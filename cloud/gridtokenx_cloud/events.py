@@ -153,7 +153,8 @@ def kwh_text(wh: int) -> str:
 
 def to_json(event: MarketEvent, event_id: str, at_ms: int) -> str:
     """Return the CloudEvents 1.0 object of *event* as compact JSON."""
-    data = {name: value for name, value in asdict(event).items() if value is not None}
+    named = ((field.name, getattr(event, field.name)) for field in fields(event))
+    data = {name: value for name, value in named if value is not None}
     value: dict[str, Any] = {
         "specversion": "1.0",
         "id": event_id,
@@ -166,7 +167,7 @@ def to_json(event: MarketEvent, event_id: str, at_ms: int) -> str:
     subject = data.get("meter_id")
     if subject is not None:
         value["subject"] = subject
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=True)
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=True, default=asdict)
 
 
 def from_json(text: str) -> MarketEvent:
