@@ -153,10 +153,13 @@ def _connect(value: Mapping[str, Any]) -> Connect:
     streams = value.get("streams", [])
     if not isinstance(streams, list) or len(streams) > _MAX_STREAMS:
         raise _bad(f"streams must be a list of at most {_MAX_STREAMS}")
+    points = tuple(_resume_point(entry) for entry in streams)
+    if len({point.stream for point in points}) < len(points):
+        raise _bad("a stream is named once")
     ticket = value.get("ticket")
     return Connect(
         ticket=None if ticket is None else _text(ticket, "ticket"),
-        streams=tuple(_resume_point(entry) for entry in streams),
+        streams=points,
         subscription=parse_filter(value.get("filter", {})),
     )
 

@@ -80,8 +80,10 @@ const sum = (list, name) => {
 function showTotals(list, summary) {
   setText(byId("export-today"), kwh(sum(list, "export_today_wh")));
   setText(byId("import-today"), kwh(sum(list, "import_today_wh")));
-  setText(byId("tokens"), tokens(summary.minted_base_units, summary.decimals));
-  setText(byId("tokens-words"), `for ${kwh(summary.minted_wh)} fed in`);
+  const dated = list.some((meter) => meter.export_today_wh !== null);
+  setText(byId("today-words"), dated ? "since midnight UTC" : "waiting for the first reading since midnight UTC");
+  setFigure(byId("tokens"), tokens(summary.minted_base_units, summary.decimals), "tokens");
+  setText(byId("tokens-words"), summary.minted_wh ? `for ${kwh(summary.minted_wh)} fed in` : "none yet");
   setFigure(byId("waiting"), ...energy(summary.waiting_wh));
   const nothing = summary.minted_wh === 0 ? "waits for the first export" : "everything is minted";
   setText(byId("waiting-words"), summary.waiting_wh ? "credited, on its way to the chain" : nothing);

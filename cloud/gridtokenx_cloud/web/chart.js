@@ -45,8 +45,7 @@ function scale(points, now) {
   };
 }
 
-export function describe(points) {
-  if (points.length === 0) return "No power values in the last 10 minutes";
+function describe(points) {
   const values = points.map((point) => point.w);
   const words = (watts) => power(watts).join(" ");
   return `Power over the last 10 minutes; lowest ${words(Math.min(...values))}, highest ${words(Math.max(...values))}, newest ${words(values.at(-1))}. Plus is import, minus is export.`;

@@ -30,6 +30,11 @@ export function power(watts) {
   return size < 1000 ? [sign + whole.format(size), "W"] : [sign + two.format(size / 1000), "kW"];
 }
 
+export function range(values) {
+  const [low, high] = [power(Math.min(...values)), power(Math.max(...values))];
+  return `${low.join("\u00a0")} to ${high.join("\u00a0")}`;
+}
+
 export const flow = (watts) => (watts > 0 ? "import" : watts < 0 ? "export" : "none");
 
 export const FLOW_WORDS = {

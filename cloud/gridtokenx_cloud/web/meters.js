@@ -1,9 +1,9 @@
 // One card per meter, grouped by owner for staff.
 
 import * as api from "./api.js";
-import { WINDOW_MS, describe, draw } from "./chart.js";
+import { WINDOW_MS, draw } from "./chart.js";
 import { byId, clone, setText } from "./dom.js";
-import { FLOW_ARROWS, FLOW_WORDS, age, flow, kwh, minute, power, shorten, tokens } from "./format.js";
+import { FLOW_ARROWS, FLOW_WORDS, age, flow, kwh, minute, power, range, shorten, tokens } from "./format.js";
 
 const STALE_MS = 120_000;
 const CHARTS_FETCHED = 24;
@@ -59,7 +59,7 @@ export class Meters {
     if (list.length === 0) {
       const empty = document.createElement("p");
       empty.className = "card empty";
-      empty.textContent = "No meter is enrolled yet. Once a gateway is enrolled and its first reading arrives, it appears here.";
+      empty.textContent = "No meter is enrolled for you yet. Once your operator enrols one, it appears here with its first reading.";
       this.#root.append(empty);
       return;
     }
@@ -72,7 +72,8 @@ export class Meters {
       const { node, fields } = clone("owner-template");
       node.dataset.owner = userId;
       fields.name.textContent = userId;
-      node.querySelector(".owner-head").hidden = !grouped;
+      // An owner needs no name above the own meters; screen readers keep the heading's level.
+      node.querySelector(".owner-head").classList.toggle("visually-hidden", !grouped);
       node.querySelector(".meters").append(...meters.map((m) => this.#cards.get(m.meter_id).node));
       this.#root.append(node);
     }
@@ -129,13 +130,12 @@ export class Meters {
     if (shown.length > 1) {
       fields.chart.replaceChildren(draw(shown, now));
       setText(fields.from, "10 min ago");
-      setText(fields.range, "import + / export \u2212");
+      setText(fields.range, range(shown.map((point) => point.w)));
     } else {
       const none = document.createElement("p");
       none.className = "none";
       none.textContent = newest ? "The chart begins with the next live values." : "Waiting for live values from this meter.";
       fields.chart.replaceChildren(none);
-      fields.chart.setAttribute("aria-label", describe(shown));
     }
     setText(fields.export, kwh(meter.export_today_wh));
     setText(fields.import, kwh(meter.import_today_wh));

@@ -72,8 +72,8 @@ def build_api(
     )
     problems.install(app)
     app.add_middleware(Guard, headers=security_headers(ws_url))
-    app.include_router(auth_routes.router, prefix="/api/v1")
-    app.include_router(data_routes.router, prefix="/api/v1")
+    for router in (auth_routes.router, data_routes.router):
+        app.include_router(router, prefix="/api/v1", responses=problems.DOCUMENTED)
     app.add_api_route("/healthz", _healthz, include_in_schema=False)
     app.add_api_route("/readyz", _readyz, include_in_schema=False)
     app.add_api_route("/", _page, include_in_schema=False)

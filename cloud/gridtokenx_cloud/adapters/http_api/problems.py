@@ -3,6 +3,7 @@
 import http
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -25,6 +26,33 @@ _CODES = {
     422: "invalid",
     503: "unavailable",
 }
+
+
+_SCHEMA = {
+    "type": "object",
+    "required": ["type", "title", "status", "code", "detail", "correlation_id"],
+    "properties": {
+        "type": {"type": "string", "description": "Stable URN of the kind of problem"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "code": {"type": "string", "description": "Stable name of the reason"},
+        "detail": {"type": "string", "description": "One sentence that names the way out"},
+        "correlation_id": {"type": "string", "description": "The id in our log"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"field": {"type": "string"}, "reason": {"type": "string"}},
+            },
+        },
+    },
+}
+_CONTENT = {"application/problem+json": {"schema": _SCHEMA}}
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    "4XX": {"description": "Refused; the problem says why", "content": _CONTENT},
+    "5XX": {"description": "A fault or a pause on our side", "content": _CONTENT},
+}
+"""What each route's description says of its refusals."""
 
 
 class ProblemError(Exception):
