@@ -118,7 +118,7 @@ def _decode(body: bytes) -> Record:
     if type(version) is int and version != WIRE_VERSION:
         raise UnsupportedVersionError(f"version {version}; this program knows {WIRE_VERSION}")
     kind = value.get("kind")
-    if version != WIRE_VERSION or not isinstance(kind, str) or kind not in _REQUIRED:
+    if type(version) is not int or not isinstance(kind, str) or kind not in _REQUIRED:
         raise MalformedLineError("v or kind is missing or unknown")
     _check_keys(kind, set(value))
     stamp = _stamp(value)

@@ -1,0 +1,179 @@
+"""Commands about who may send what: user, gateway, meter, held."""
+
+import click
+
+from gridtokenx_cloud.adapters.store.held import SqliteHeldReadings
+from gridtokenx_cloud.adapters.store.registry import SqliteRegistry
+from gridtokenx_cloud.commands.context import CommandContext
+from gridtokenx_cloud.verify import EpochPolicy, ReadingRules
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+def _registry(context: CommandContext) -> SqliteRegistry:
+    return SqliteRegistry(context.database(), context.clock, actor=context.actor)
+
+
+def _held(context: CommandContext) -> SqliteHeldReadings:
+    return SqliteHeldReadings(context.database(), context.clock, actor=context.actor)
+
+
+@click.group("user")
+def user() -> None:
+    """Owners of meters, and the wallets their tokens go to."""
+
+
+@user.command("add")
+@click.argument("user_id")
+@click.option("--wallet", required=True, help="Base58 address of the owner's own wallet.")
+@as_json
+@click.pass_obj
+def user_add(context: CommandContext, user_id: str, wallet: str, as_json: bool) -> None:
+    """Enrol the owner USER_ID."""
+    _registry(context).add_user(user_id, wallet)
+    context.emit([{"user_id": user_id, "wallet": wallet}], as_json)
+
+
+@user.command("list")
+@as_json
+@click.pass_obj
+def user_list(context: CommandContext, as_json: bool) -> None:
+    """Show every owner."""
+    context.emit(_registry(context).users(), as_json)
+
+
+@click.group("gateway")
+def gateway() -> None:
+    """Gateways, each known by its public key."""
+
+
+@gateway.command("add")
+@click.argument("gateway_id")
+@click.option("--name", default="gateway", show_default=True, help="For people.")
+@as_json
+@click.pass_obj
+def gateway_add(context: CommandContext, gateway_id: str, name: str, as_json: bool) -> None:
+    """Enrol the gateway GATEWAY_ID, as `gtx-agent init` printed it."""
+    _registry(context).add_gateway(gateway_id, name)
+    context.emit([{"gateway_id": gateway_id, "name": name, "status": "active"}], as_json)
+
+
+@gateway.command("revoke")
+@click.argument("gateway_id")
+@as_json
+@click.pass_obj
+def gateway_revoke(context: CommandContext, gateway_id: str, as_json: bool) -> None:
+    """Take no further line of GATEWAY_ID; what is stored stays."""
+    _registry(context).revoke_gateway(gateway_id)
+    context.emit([{"gateway_id": gateway_id, "status": "revoked"}], as_json)
+
+
+@gateway.command("list")
+@as_json
+@click.pass_obj
+def gateway_list(context: CommandContext, as_json: bool) -> None:
+    """Show every gateway."""
+    context.emit(_registry(context).gateways(), as_json)
+
+
+@click.group("meter")
+def meter() -> None:
+    """Meters, each behind one gateway and for one owner."""
+
+
+@meter.command("add")
+@click.argument("meter_id")
+@click.option("--gateway", "gateway_id", required=True, help="Gateway that reads the meter.")
+@click.option("--user", "user_id", required=True, help="Owner its tokens go to.")
+@click.option("--rated-power-w", type=int, required=True, help="Most the plant can feed in, W.")
+@click.option("--resolution-wh", type=int, default=1, show_default=True, help="Of the register.")
+@click.option(
+    "--epoch-policy",
+    type=click.Choice(["first", "any", "none"]),
+    default="first",
+    show_default=True,
+    help="Which new counts are taken without `accept-epoch`.",
+)
+@as_json
+@click.pass_obj
+def meter_add(
+    context: CommandContext,
+    meter_id: str,
+    gateway_id: str,
+    user_id: str,
+    rated_power_w: int,
+    resolution_wh: int,
+    epoch_policy: EpochPolicy,
+    as_json: bool,
+) -> None:
+    """Enrol the meter METER_ID."""
+    _registry(context).add_meter(
+        meter_id,
+        gateway_id=gateway_id,
+        user_id=user_id,
+        rated_power_w=rated_power_w,
+        resolution_wh=resolution_wh,
+        epoch_policy=epoch_policy,
+    )
+    context.emit([{"meter_id": meter_id, "gateway_id": gateway_id, "user_id": user_id}], as_json)
+
+
+@meter.command("list")
+@as_json
+@click.pass_obj
+def meter_list(context: CommandContext, as_json: bool) -> None:
+    """Show every meter with its newest epoch."""
+    context.emit(_registry(context).meters(), as_json)
+
+
+@meter.command("accept-epoch")
+@click.argument("meter_id")
+@click.argument("epoch")
+@as_json
+@click.pass_obj
+def meter_accept_epoch(context: CommandContext, meter_id: str, epoch: str, as_json: bool) -> None:
+    """Confirm that METER_ID began a new count, EPOCH, and judge the readings held for it."""
+    config = context.settings.tokenization
+    rules = ReadingRules(
+        max_reading_wh=int(config.max_reading_kwh * 1000),
+        reading_max_age_days=config.reading_max_age_days,
+    )
+    readings = _held(context).accept_epoch(meter_id, epoch, rules)
+    context.emit([{"meter_id": meter_id, "epoch": epoch, "readings": readings}], as_json)
+
+
+@click.group("held")
+def held() -> None:
+    """Readings that wait for your decision."""
+
+
+@held.command("list")
+@as_json
+@click.pass_obj
+def held_list(context: CommandContext, as_json: bool) -> None:
+    """Show every held reading, the oldest first."""
+    context.emit(_held(context).list_held(), as_json)
+
+
+@held.command("release")
+@click.argument("reading_id", type=int)
+@as_json
+@click.pass_obj
+def held_release(context: CommandContext, reading_id: int, as_json: bool) -> None:
+    """Credit what the register moved up to READING_ID."""
+    credit_wh = _held(context).release(reading_id)
+    context.emit([{"reading_id": reading_id, "credit_wh": credit_wh}], as_json)
+
+
+@held.command("reject")
+@click.argument("reading_id", type=int)
+@click.option("--reason", required=True, help="Kept in the audit log and shown to the owner.")
+@as_json
+@click.pass_obj
+def held_reject(context: CommandContext, reading_id: int, reason: str, as_json: bool) -> None:
+    """Refuse READING_ID for good; the next good reading credits what the register moved."""
+    _held(context).reject(reading_id, reason)
+    context.emit([{"reading_id": reading_id, "status": "rejected"}], as_json)
+
+
+GROUPS: tuple[click.Group, ...] = (user, gateway, meter, held)
