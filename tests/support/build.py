@@ -115,9 +115,11 @@ def sealed(value: Receipt, key: Ed25519PrivateKey = CLOUD) -> bytes:
     return encode_receipt(value, key.sign)
 
 
-def epochs() -> Callable[[], str]:
-    numbers = itertools.count(1)
-    return lambda: f"{next(numbers):016x}"
+_EPOCHS = itertools.count(1)
+
+
+def new_epoch() -> str:
+    return f"{next(_EPOCHS):016x}"
 
 
 def recorder_parts(
@@ -128,6 +130,6 @@ def recorder_parts(
         signer=SIGNER,
         token=TOKEN,
         group_ms=group_ms,
-        new_epoch=epochs(),
+        new_epoch=new_epoch,
         committed=committed,
     )
