@@ -101,7 +101,7 @@ class World:
 
     @property
     def failover(self) -> FailoverRpc:
-        return FailoverRpc([self.rpc])
+        return FailoverRpc([self.rpc], self.sleep)
 
     def solana(self, cap: int = 10**15) -> SolanaMintChain:
         policy = SignerPolicy(str(self.token.mint), str(self.token.program), 10**13, cap)
@@ -117,7 +117,7 @@ class World:
         )
 
     def history(self) -> SolanaHistory:
-        return SolanaHistory(self.rpc, self.token)
+        return SolanaHistory(self.failover, self.token)
 
     def supply(self) -> int:
         account = self.chain.account_at(self.token.mint, self.chain.block_at("processed"))

@@ -45,6 +45,7 @@ _MAX_COMPUTE_UNITS = 1_400_000
 _ACCOUNTS_PER_CALL = 100
 _CREATIONS_PER_TRANSACTION = 10
 _CREATE_POLL_S = 1.0
+_SEND_TRIES = 2
 _TOKEN_ACCOUNT_BYTES = 165
 _STATE_OFFSET, _INITIALIZED = 108, 1
 _CONFIRMED = {"commitment": "confirmed"}
@@ -222,10 +223,15 @@ class SolanaMintChain:
 async def _send(endpoint: JsonRpc, raw: bytes) -> None:
     text = base64.b64encode(raw).decode()
     options = {"encoding": "base64", "skipPreflight": True, "maxRetries": 0}
-    try:
-        await endpoint.call("sendTransaction", text, options)
-    except (RpcUnavailableError, RpcRefusedError):
-        # Whatever a node says about sending, only the finalized chain tells what happened.
+    # Whatever a node says about sending, only the finalized chain tells what happened; and the
+    # same bytes can be sent any number of times.
+    for _ in range(_SEND_TRIES):
+        try:
+            await endpoint.call("sendTransaction", text, options)
+        except RpcUnavailableError:
+            continue
+        except RpcRefusedError:
+            return
         return
 
 

@@ -7,19 +7,28 @@ transport retries off does none of that.
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from pydantic import ValidationError as ReplyError
 from solana.exceptions import SolanaRpcException
 from solana.rpc.async_api import AsyncClient
 from solana.rpc.jsonrpc import JsonRpcRequest, SolanaJsonRpcError
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
 from gridtokenx_cloud.errors import PermanentError, RpcUnavailableError
 
 # Too many requests (in its spellings), node behind, block or status not there yet, slot skipped.
 _BUSY_CODES = frozenset({429, -32429, -32004, -32005, -32007, -32014, -32016})
 _MAX_RETRY_AFTER_S = 30.0
+_TRIES = 3
+_BACKOFF = wait_random_exponential(multiplier=0.5, max=4)
 
 
 class RpcRefusedError(PermanentError):
@@ -89,10 +98,25 @@ class HttpRpc:
 
 
 class FailoverRpc:
-    """Several endpoints, the first that answers; one that failed is asked last from then on."""
+    """Several endpoints, the first that answers; one that failed is asked last from then on.
 
-    def __init__(self, endpoints: Sequence[JsonRpc]) -> None:
+    A call is tried a few times, because work that takes many calls would otherwise begin anew
+    with every lost one; longer trouble is the caller's to sit out.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[JsonRpc],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._endpoints = list(endpoints)
+        self._retrying = AsyncRetrying(
+            retry=retry_if_exception_type(RpcUnavailableError),
+            stop=stop_after_attempt(_TRIES),
+            wait=_wait_s,
+            sleep=sleep,
+            reraise=True,
+        )
 
     @property
     def endpoints(self) -> tuple[JsonRpc, ...]:
@@ -101,6 +125,10 @@ class FailoverRpc:
 
     async def call(self, method: str, *params: Any) -> Any:
         """See `JsonRpc.call`."""
+        # A copy: the object keeps count of its tries, and calls run side by side.
+        return await self._retrying.copy()(self._once, method, *params)
+
+    async def _once(self, method: str, *params: Any) -> Any:
         failure = RpcUnavailableError("no RPC endpoint; set GTX_CLOUD_SOLANA_RPC_URLS")
         for endpoint in self.endpoints:
             try:
@@ -116,6 +144,11 @@ def connect(urls: Sequence[str], timeout_s: float) -> tuple[FailoverRpc, list[Ht
     """Return the way to a cluster and the endpoints to close at the end."""
     endpoints = [HttpRpc(url, timeout_s) for url in urls]
     return FailoverRpc(endpoints), endpoints
+
+
+def _wait_s(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    return max(_BACKOFF(state), getattr(error, "retry_after_s", 0.0))
 
 
 def refusal(method: str, code: int, message: str) -> RpcRefusedError | RpcUnavailableError:
