@@ -2,7 +2,7 @@
 
 import os
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -193,7 +193,7 @@ def load_settings(
     try:
         settings = AgentSettings(**values)
     except ValidationError as exc:
-        found = [_fault(error) for error in exc.errors()]
+        found = [_fault(error) for error in _own_faults(exc.errors())]
         raise ConfigError(tuple(f"{path}: {fault}" for fault in (*found, *faults))) from exc
     if faults:
         raise ConfigError(tuple(f"{path}: {fault}" for fault in faults))
@@ -281,6 +281,19 @@ def _refusal(place: str, check: Callable[[str], object], value: str) -> Iterator
         check(value)
     except (ConfigError, ProfileError) as exc:
         yield f"{place}: {exc}"
+
+
+def _own_faults(errors: Sequence[Any]) -> Iterator[Any]:
+    """Leave out what only follows from another fault, and what is told by its variable's name."""
+    places = [error["loc"] for error in errors]
+    variables = {name.upper() for name in os.environ}
+    for error in errors:
+        place = error["loc"]
+        follows = any(other[: len(place)] == place and other != place for other in places)
+        variable = ENV_PREFIX + "__".join(str(part) for part in place).upper()
+        unknown = error["type"] == "extra_forbidden" and variable in variables
+        if not unknown and not (error["type"] == "too_short" and follows):
+            yield error
 
 
 def _fault(error: Any) -> str:
