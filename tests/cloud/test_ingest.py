@@ -1,16 +1,26 @@
 """From lines to commits: what is stored, credited, told and receipted, over a real store."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from gridtokenx_cloud.adapters.store.ingest import SqliteIngestStore
+from gridtokenx_cloud.adapters.verifier import verify
+from gridtokenx_cloud.errors import StoreRefusedError
+from gridtokenx_cloud.ingest import IngestService, Message
+from gridtokenx_cloud.ports.ingest import Books, Changes, Identity, IngestStore, IngestUnit
+from gridtokenx_cloud.verify import ReadingRules
+from gridtokenx_wire.receipt import LineRejection, decode_receipt
 from gridtokenx_wire.record import ClockQuality, EventRecord
+from gridtokenx_wire.signing import signer, verify_ed25519
 from tests.support import build_cloud as build
 from tests.support.build_cloud import GATEWAY, METER_ID, OTHER_GATEWAY, Cloud
 
 
-@pytest.fixture()
+@pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[Cloud]:
     with build.cloud(tmp_path) as made:
         yield made
@@ -148,3 +158,130 @@ def test_an_event_record_is_kept_as_it_came(cloud: Cloud) -> None:
     assert cloud.rows("SELECT stream, seq, event, detail, line FROM gateway_records") == [
         (METER_ID, 1, "MeterDown", "no answer", GATEWAY.line(record))
     ]
+
+
+def test_a_reading_that_came_too_old_turns_late_once_a_newer_one_credits_it(cloud: Cloud) -> None:
+    day = 96
+    cloud.take(GATEWAY.sends(build.slot(1, 1_000)))
+    cloud.clock.at_ms += 30 * 86_400_000
+
+    cloud.take(GATEWAY.sends(build.slot(50, 1_500)))
+    held = cloud.readings()
+    cloud.take(GATEWAY.sends(build.slot(100 + 30 * day, 9_000)))
+
+    assert held == [(1, "accepted", 0, None), (50, "held", 0, "ReadingTooOld")]
+    assert cloud.readings()[1:] == [
+        (50, "late", 0, None),
+        (100 + 30 * day, "accepted", 8_000, None),
+    ]
+
+
+def test_readings_too_old_before_any_baseline_stay_with_the_operator(cloud: Cloud) -> None:
+    cloud.clock.at_ms += 30 * 86_400_000
+
+    cloud.take(GATEWAY.sends(build.slot(50, 1_500)))
+    cloud.take(GATEWAY.sends(build.slot(100 + 30 * 96, 9_000)))
+
+    assert cloud.readings()[0] == (50, "held", 0, "ReadingTooOld")
+
+
+def test_every_stored_slot_is_told_to_its_owner_and_to_operators(cloud: Cloud) -> None:
+    cloud.take(GATEWAY.sends(build.slot(96, 1_000), build.slot(97, 150)))
+
+    told = cloud.rows("SELECT stream, stream_offset, type FROM events ORDER BY stream, 2")
+    assert told == [
+        (stream, offset, name)
+        for stream in ("admin", "user:ann")
+        for offset, name in enumerate(
+            ("MeterReadingReceived", "MeterReadingReceived", "MeterReadingValidationFailed"), 1
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("gridtokenx/v1/+/readings", "BadTopic"),
+        ("gridtokenx/v1/#", "BadTopic"),
+        ("gridtokenx/v1//readings", "BadTopic"),
+        (f"gridtokenx/v1/{GATEWAY.gateway_id}/receipts", "BadTopic"),
+        ("\ud800\x00", "BadTopic"),
+        (f"gridtokenx/v1/{build.wallet(9)}/readings", "UnknownGateway"),
+    ],
+)
+def test_a_message_from_nowhere_is_kept_as_refused_and_gets_no_receipt(
+    cloud: Cloud, name: str, told: str
+) -> None:
+    outcome = cloud.take(Message(name, GATEWAY.line(build.slot(96, 1_000))))
+
+    assert outcome.receipts == []
+    assert cloud.rows("SELECT code FROM rejections") == [(told,)]
+    assert cloud.readings() == []
+
+
+def test_a_line_under_the_seq_of_a_sample_is_a_conflict(cloud: Cloud) -> None:
+    cloud.take(GATEWAY.sends(build.sample(96, 5), build.slot(97, 1_000)))
+
+    outcome = cloud.take(GATEWAY.sends(build.slot(96, 900), build.sample(97, 5)))
+
+    assert [r.code for r in build.receipt(outcome).rejected] == ["ConflictingReading"] * 2
+    assert cloud.readings() == [(97, "accepted", 0, None)]
+
+
+class PickyStore:
+    """`IngestStore` that never takes one of the readings."""
+
+    def __init__(self, store: IngestStore, never_seq: int) -> None:
+        self._store = store
+        self._never_seq = never_seq
+
+    @contextmanager
+    def transaction(self) -> Iterator[IngestUnit]:
+        with self._store.transaction() as unit:
+            yield PickyUnit(unit, self._never_seq)
+
+
+@dataclass
+class PickyUnit:
+    unit: IngestUnit
+    never_seq: int
+
+    def load(self, gateway_ids: Iterable[str], wanted: Iterable[Identity]) -> Books:
+        return self.unit.load(gateway_ids, wanted)
+
+    def save(self, changes: Changes) -> None:
+        self.unit.save(changes)
+        if any(new.slot.stamp.seq == self.never_seq for new in changes.readings):
+            raise StoreRefusedError("a row the store never takes")
+
+
+def test_a_line_the_store_never_takes_is_set_aside_and_its_neighbours_stored(cloud: Cloud) -> None:
+    service = IngestService(
+        PickyStore(SqliteIngestStore(cloud.database), 97),
+        verify,
+        signer(build.CLOUD_KEY),
+        ReadingRules(),
+        build.TOKEN,
+        cloud.clock,
+    )
+
+    outcome = service.process([GATEWAY.sends(*(build.slot(s, s * 10) for s in (96, 97, 98)))])
+
+    assert [row[0] for row in cloud.readings()] == [96, 98]
+    told = {r.code for _, payload in outcome.receipts for r in _told(payload)}
+    assert told == {"StoreRefused"}
+
+
+def _told(payload: bytes) -> tuple[LineRejection, ...]:
+    key = build.CLOUD_KEY.public_key().public_bytes_raw()
+    return decode_receipt(payload, key, verify_ed25519).rejected
+
+
+def test_one_receipt_per_gateway_tells_of_the_whole_batch(cloud: Cloud) -> None:
+    other = OTHER_GATEWAY.sends(build.slot(at=build.stamp(96, meter_id="HOUSE-18")))
+
+    outcome = cloud.take(GATEWAY.sends(build.slot(96)), other, GATEWAY.sends(build.slot(97)))
+
+    assert len(outcome.receipts) == 2
+    assert build.receipt(outcome).durable == {METER_ID: {build.EPOCH: ((96, 97),)}}
+    assert build.receipt(outcome, OTHER_GATEWAY).durable == {"HOUSE-18": {build.EPOCH: ((96, 96),)}}

@@ -5,11 +5,8 @@ from solders.signature import Signature
 
 _SIGN_BIT = 1 << 255
 _P = 2**255 - 19
-_ORDER_8 = (
-    0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
-    0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7,
-)
-_SMALL_ORDER = frozenset({0, 1, _P - 1, _P, _P + 1, *_ORDER_8})
+_Y8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_SMALL_ORDER = frozenset({0, 1, _P - 1, _P, _P + 1, _Y8, _P - _Y8})
 """Every y of a point of order 1, 2, 4 or 8, in all spellings; anyone can sign for these."""
 
 
