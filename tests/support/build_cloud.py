@@ -162,8 +162,8 @@ class Cloud:
     def take(self, *messages: Message) -> Outcome:
         return self.service.process(messages)
 
-    def rows(self, sql: str) -> list[tuple[object, ...]]:
-        return [tuple(row) for row in self.database.connection.execute(sql)]
+    def rows(self, sql: str, *values: object) -> list[tuple[object, ...]]:
+        return [tuple(row) for row in self.database.connection.execute(sql, values)]
 
     def readings(self) -> list[tuple[object, ...]]:
         """Return (seq, status, credit_wh, reason) of every stored reading."""

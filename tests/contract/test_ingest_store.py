@@ -1,0 +1,212 @@
+"""What ingest relies on in any store: all or nothing, one writer, exact credits in any order."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gridtokenx_cloud.adapters.store.ingest import SqliteIngestStore, load_ranges
+from gridtokenx_cloud.errors import StoreBusyError, StoreRefusedError
+from gridtokenx_cloud.intake import Intake, OpenedLine, identity_of
+from gridtokenx_cloud.ports.ingest import Changes, IngestStore
+from gridtokenx_cloud.verify import ReadingRules
+from gridtokenx_wire.record import SlotRecord
+from tests.support import build_cloud as build
+from tests.support.build_cloud import GATEWAY, METER_ID, Cloud
+
+KEY = (METER_ID, build.EPOCH)
+_epochs = count(1)
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """Give one store for the module; each test counts in an epoch of its own."""
+    with build.cloud(tmp_path_factory.mktemp("store"), epoch_policy="any") as made:
+        yield made
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Cloud]:
+    with build.cloud(tmp_path) as made:
+        yield made
+
+
+def changes_of(store: IngestStore, *slots: SlotRecord) -> Changes:
+    """Return what these readings would change, without a commit."""
+    with store.transaction() as unit:
+        books = unit.load(
+            {GATEWAY.gateway_id}, [identity_of(GATEWAY.gateway_id, slot) for slot in slots]
+        )
+    intake = Intake(books, ReadingRules(), build.TOKEN, build.NOON_MS)
+    for slot in slots:
+        intake.take(OpenedLine(GATEWAY.gateway_id, GATEWAY.line(slot), slot))
+    return intake.changes
+
+
+def save(store: IngestStore, changes: Changes) -> None:
+    with store.transaction() as unit:
+        unit.save(changes)
+
+
+def test_what_one_unit_saves_the_next_one_loads(own: Cloud) -> None:
+    store = SqliteIngestStore(own.database)
+    slots = [build.slot(96, 1_000), build.slot(97, 1_400)]
+    save(store, changes_of(store, *slots))
+
+    with store.transaction() as unit:
+        books = unit.load(
+            {GATEWAY.gateway_id, "unknown"},
+            [identity_of(GATEWAY.gateway_id, slot) for slot in slots],
+        )
+
+    assert books.gateways == {GATEWAY.gateway_id: "active"}
+    assert books.meters == {METER_ID: build.meter()}
+    assert books.ranges == {KEY: ((96, 97),)}
+    assert books.lines[(*KEY, 97)] == GATEWAY.line(slots[1])
+    assert books.next_reading_id == 3
+    span = books.epochs[KEY].span
+    assert span is not None
+    assert (span.baseline_wh, span.credited_through_wh) == (1_000, 1_400)
+    assert (span.first.seq, span.newest.seq, span.newest.reading_id) == (96, 97, 2)
+
+
+def test_a_row_the_store_never_takes_leaves_nothing_of_its_batch(own: Cloud) -> None:
+    store = SqliteIngestStore(own.database)
+    changes = changes_of(store, build.slot(96, 1_000), build.slot(97, 1_400))
+    changes.readings[1] = replace(changes.readings[1], credit_wh=-1)
+
+    with pytest.raises(StoreRefusedError):
+        save(store, changes)
+
+    assert own.readings() == []
+    assert own.rows("SELECT * FROM seq_ranges") == []
+    assert own.rows("SELECT * FROM meter_epochs") == []
+    assert own.rows("SELECT * FROM events") == []
+
+
+def test_a_store_that_another_process_writes_to_is_busy_and_not_broken(own: Cloud) -> None:
+    other = sqlite3.connect(own.database.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    own.database.connection.execute("PRAGMA busy_timeout = 1")
+
+    with pytest.raises(StoreBusyError):
+        own.take(GATEWAY.sends(build.slot(96, 1_000)))
+
+    other.execute("ROLLBACK")
+    other.close()
+    own.take(GATEWAY.sends(build.slot(96, 1_000)))
+    assert len(own.readings()) == 1
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.integers(0, 2_000), min_size=1, max_size=8).flatmap(
+        lambda moves: st.tuples(
+            st.just(moves),
+            st.lists(
+                st.lists(st.integers(1, len(moves)), min_size=1, max_size=5),
+                min_size=1,
+                max_size=6,
+            ),
+        )
+    )
+)
+def test_any_order_repetition_and_batching_credits_what_the_register_moved(
+    cloud: Cloud, arrivals: tuple[list[int], list[list[int]]]
+) -> None:
+    moves, batches = arrivals
+    epoch = f"{next(_epochs):016x}"
+    registers = {seq: sum(moves[:seq]) for seq in range(1, len(moves) + 1)}
+
+    receipt = None
+    for batch in batches:
+        slots = [
+            build.slot(at=build.stamp(seq, epoch=epoch), export_wh=registers[seq]) for seq in batch
+        ]
+        receipt = build.receipt(cloud.take(GATEWAY.sends(*slots)))
+        assert all(receipt.covers(METER_ID, epoch, seq) for seq in batch)
+
+    arrived = {seq for batch in batches for seq in batch}
+    seen = [registers[seq] for seq in arrived]
+    moved_wh = max(seen) - min(seen)
+    assert cloud.rows(
+        "SELECT count(*), sum(credit_wh) FROM meter_readings WHERE epoch = ?", epoch
+    ) == [(len(arrived), moved_wh)]
+    assert cloud.rows(
+        "SELECT credited_through_wh - baseline_wh FROM meter_epochs WHERE epoch = ?", epoch
+    ) == [(moved_wh,)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.integers(1, 30), min_size=1, max_size=12),
+    st.sets(st.integers(1, 30), min_size=1, max_size=6),
+)
+def test_the_ranges_near_the_asked_for_are_found_and_are_whole(
+    cloud: Cloud, stored: list[int], asked: set[int]
+) -> None:
+    epoch = f"{next(_epochs):016x}"
+    for seq in stored:
+        cloud.take(GATEWAY.sends(build.sample(seq, 1, at=build.stamp(seq, epoch=epoch))))
+
+    found = load_ranges(cloud.database.connection, (METER_ID, epoch), asked)
+
+    near = {seq + step for seq in asked for step in (-1, 0, 1)}
+    covered = {seq for first, last in found for seq in range(first, last + 1)}
+    assert near & covered == near & set(stored)
+    assert all({first - 1, last + 1}.isdisjoint(stored) for first, last in found)
+
+
+def test_two_workers_with_the_same_lines_store_and_credit_them_once(own: Cloud) -> None:
+    messages = [GATEWAY.sends(build.slot(seq, seq * 100)) for seq in range(40, 100)]
+    failures: list[BaseException] = []
+
+    def work(order: list[int]) -> None:
+        try:
+            for at in order:
+                own.service.process([messages[at]])
+        except BaseException as exc:  # noqa: BLE001 - told by the assertion below
+            failures.append(exc)
+
+    orders = [list(range(60)), list(reversed(range(60)))]
+    threads = [threading.Thread(target=work, args=(order,)) for order in orders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert failures == []
+    assert own.rows("SELECT count(*), sum(credit_wh) FROM meter_readings") == [(60, 5_900)]
+    assert own.rows("SELECT first_seq, last_seq FROM seq_ranges") == [(40, 99)]
+    assert own.rows("SELECT last_offset FROM event_streams") == [(60,), (60,)]
+
+
+def test_no_query_of_ingest_reads_a_whole_table(own: Cloud) -> None:
+    plans: list[str] = []
+    asked: list[str] = []
+    own.database.connection.set_trace_callback(asked.append)
+    own.take(
+        GATEWAY.sends(
+            build.slot(96, 1_000),
+            build.sample(97, 5),
+            build.clock_record(1, mono_ms=1, wall_ms=build.NOON_MS),
+        ),
+        GATEWAY.message(b"noise"),
+    )
+    own.take(GATEWAY.sends(build.slot(96, 1_000), build.slot(98, 1_100)))
+    own.database.connection.set_trace_callback(None)
+    for sql in asked:
+        if sql.split()[0] in {"SELECT", "UPDATE", "DELETE"}:
+            plans += [
+                str(row["detail"])
+                for row in own.database.connection.execute(f"EXPLAIN QUERY PLAN {sql}")
+            ]
+
+    assert plans
+    assert [plan for plan in plans if plan.startswith("SCAN") and "CONSTANT" not in plan] == []
