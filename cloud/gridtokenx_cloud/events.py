@@ -153,11 +153,14 @@ def kwh_text(wh: int) -> str:
 
 def to_json(event: MarketEvent, event_id: str, at_ms: int) -> str:
     """Return the CloudEvents 1.0 object of *event* as compact JSON."""
+    return with_id(without_id(event, at_ms), event_id)
+
+
+def without_id(event: MarketEvent, at_ms: int) -> str:
+    """Return what `with_id` completes: the same for every stream an event goes to."""
     named = ((field.name, getattr(event, field.name)) for field in fields(event))
     data = {name: value for name, value in named if value is not None}
     value: dict[str, Any] = {
-        "specversion": "1.0",
-        "id": event_id,
         "source": "/gridtokenx",
         "type": event.type,
         "time": rfc3339(at_ms),
@@ -168,6 +171,11 @@ def to_json(event: MarketEvent, event_id: str, at_ms: int) -> str:
     if subject is not None:
         value["subject"] = subject
     return json.dumps(value, separators=(",", ":"), ensure_ascii=True, default=asdict)
+
+
+def with_id(body: str, event_id: str) -> str:
+    """Return the CloudEvents object of a body made by `without_id`."""
+    return f'{{"specversion":"1.0","id":{json.dumps(event_id)},{body[1:]}'
 
 
 def from_json(text: str) -> MarketEvent:

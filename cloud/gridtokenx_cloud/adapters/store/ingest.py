@@ -9,7 +9,7 @@ from typing import Any
 from gridtokenx_cloud.adapters.store.database import Database
 from gridtokenx_cloud.adapters.store.ingest_rows import save_changes
 from gridtokenx_cloud.errors import StoreBusyError, StoreRefusedError
-from gridtokenx_cloud.ledger import Mark, Span
+from gridtokenx_cloud.ledger import Mark, Span, covers
 from gridtokenx_cloud.ports.ingest import (
     Books,
     Changes,
@@ -109,16 +109,16 @@ class SqliteIngestUnit:
                 books.meters[meter_id] = Meter(**row)
 
     def _load_stream(self, books: Books, key: StreamKey, seqs: set[int]) -> None:
-        ranges = load_ranges(self._tx, key, seqs)
-        if ranges:
-            books.ranges[key] = ranges
-            for seq in sorted(seqs):
-                row = self._row(
-                    "SELECT line FROM meter_readings WHERE meter_id = ? AND epoch = ? AND seq = ?",
-                    (*key, seq),
-                )
-                if row is not None:
-                    books.lines[(*key, seq)] = row["line"]
+        books.ranges[key] = load_ranges(self._tx, key, seqs)
+        for seq in sorted(seqs):
+            if not covers(books.ranges[key], seq):
+                continue
+            row = self._row(
+                "SELECT line FROM meter_readings WHERE meter_id = ? AND epoch = ? AND seq = ?",
+                (*key, seq),
+            )
+            if row is not None:
+                books.lines[(*key, seq)] = row["line"]
         if key[0] not in books.meters:
             return
         if book := load_epoch(self._tx, key):

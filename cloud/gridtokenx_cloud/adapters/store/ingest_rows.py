@@ -3,7 +3,7 @@
 import sqlite3
 from typing import Any
 
-from gridtokenx_cloud.adapters.store.outbox import append_event
+from gridtokenx_cloud.adapters.store.outbox import append_events
 from gridtokenx_cloud.ports.ingest import (
     Changes,
     EpochBook,
@@ -78,18 +78,17 @@ def save_changes(tx: sqlite3.Connection, changes: Changes) -> None:
         tx.execute(_DATE_SQL, (offset_ms, LAST_DATE_MS, gateway_id, boot_id))
     if changes.newest_moved:
         tx.execute(_TOO_OLD_TO_LATE_SQL)
-    for rejection in changes.rejections:
-        _save_rejection(tx, rejection, at_ms)
-    for streams, event in changes.events:
-        append_event(tx, streams, event, at_ms)
+    refused = [new for new in changes.rejections if _is_news(tx, new, at_ms)]
+    told = [(new.streams, new.event) for new in refused]
+    append_events(tx, [*changes.events, *told], at_ms)
 
 
-def _save_rejection(tx: sqlite3.Connection, new: NewRejection, at_ms: int) -> None:
+def _is_news(tx: sqlite3.Connection, new: NewRejection, at_ms: int) -> bool:
+    """Keep a refused line; return whether these bytes came for the first time."""
     code, reason = new.fault.code, new.fault.reason
     values = (new.gateway_id, new.line_hash, new.line, code, reason, at_ms, at_ms)
     (times,) = tx.execute(_SAVE_REJECTION_SQL, values).fetchone()
-    if times == 1:
-        append_event(tx, new.streams, new.event, at_ms)
+    return bool(times == 1)
 
 
 def save_epoch(tx: sqlite3.Connection, key: StreamKey, book: EpochBook, at_ms: int) -> None:

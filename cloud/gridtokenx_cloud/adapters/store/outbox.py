@@ -6,26 +6,47 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Mapping
 
-from gridtokenx_cloud.events import MarketEvent, to_json
+from gridtokenx_cloud.events import MarketEvent, with_id, without_id
 
 
 def append_event(
     tx: sqlite3.Connection, streams: Iterable[str], event: MarketEvent, at_ms: int
 ) -> None:
     """Write *event* to each stream at its next gapless offset."""
-    for stream in streams:
+    append_events(tx, [(streams, event)], at_ms)
+
+
+def append_events(
+    tx: sqlite3.Connection, told: Iterable[tuple[Iterable[str], MarketEvent]], at_ms: int
+) -> None:
+    """Write events in order, each to its streams at their next gapless offsets."""
+    of_stream: dict[str, list[tuple[MarketEvent, str]]] = {}
+    for streams, event in told:
+        body = without_id(event, at_ms)
+        for stream in streams:
+            of_stream.setdefault(stream, []).append((event, body))
+    for stream, events in sorted(of_stream.items()):
         row = tx.execute(
-            "INSERT INTO event_streams (stream, epoch, last_offset) VALUES (?, ?, 1)"
-            " ON CONFLICT (stream) DO UPDATE SET last_offset = last_offset + 1"
+            "INSERT INTO event_streams (stream, epoch, last_offset) VALUES (?, ?, ?)"
+            " ON CONFLICT (stream) DO UPDATE SET last_offset = last_offset + excluded.last_offset"
             " RETURNING last_offset, epoch",
-            (stream, secrets.token_hex(8)),
+            (stream, secrets.token_hex(8), len(events)),
         ).fetchone()
-        offset, epoch = row["last_offset"], row["epoch"]
-        body = to_json(event, f"{epoch}-{stream}-{offset}", at_ms)
-        tx.execute(
+        epoch, first = row["epoch"], row["last_offset"] - len(events) + 1
+        tx.executemany(
             "INSERT INTO events (stream, stream_offset, type, meter_id, body, created_at_ms)"
             " VALUES (?, ?, ?, ?, ?, ?)",
-            (stream, offset, event.type, getattr(event, "meter_id", None), body, at_ms),
+            [
+                (
+                    stream,
+                    offset,
+                    event.type,
+                    getattr(event, "meter_id", None),
+                    with_id(body, f"{epoch}-{stream}-{offset}"),
+                    at_ms,
+                )
+                for offset, (event, body) in enumerate(events, first)
+            ],
         )
 
 
