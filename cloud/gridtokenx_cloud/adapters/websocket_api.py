@@ -184,6 +184,11 @@ class EventServer:
         self._thread.join(timeout_s)
         self._thread = None
 
+    @property
+    def open_connections(self) -> int:
+        """How many sockets are open now, signed in or not."""
+        return self._open
+
     def wake(self) -> None:
         """Say that events were committed."""
         self._call(self._woken.set)
