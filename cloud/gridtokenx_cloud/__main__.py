@@ -16,8 +16,19 @@ _COMMANDS = {
     "migrate": "store",
     "backup": "store",
     "localnet": "localnet",
+    "user": "registry",
+    "gateway": "registry",
+    "meter": "registry",
+    "held": "registry",
+    "api-token": "access",
+    "mint-account": "mint",
+    "audit": "mint",
+    "retry": "mint",
+    "estimate-fee": "mint",
+    "proof": "mint",
+    "verify-proof": "mint",
 }
-"""Command -> its module in `gridtokenx_cloud.commands`, which lists it in COMMANDS."""
+"""Command -> its module in `gridtokenx_cloud.commands`, which lists it in COMMANDS or GROUPS."""
 
 
 class LazyGroup(click.Group):
@@ -33,7 +44,10 @@ class LazyGroup(click.Group):
         if module_name is None:
             return None
         module = importlib.import_module(f"gridtokenx_cloud.commands.{module_name}")
-        commands: tuple[click.Command, ...] = module.COMMANDS
+        commands: tuple[click.Command, ...] = (
+            *getattr(module, "COMMANDS", ()),
+            *getattr(module, "GROUPS", ()),
+        )
         return next(command for command in commands if command.name == cmd_name)
 
 
@@ -69,6 +83,9 @@ def run(arguments: list[str]) -> int:
     except CloudError as exc:
         click.echo(f"gtx-cloud: {exc}", err=True)
         return 1
+    except click.exceptions.NoArgsIsHelpError as exc:
+        click.echo(exc.format_message(), err=True)
+        return 2
     except click.ClickException as exc:
         hint = " (try --help)" if isinstance(exc, click.UsageError) else ""
         click.echo(f"gtx-cloud: {exc.format_message()}{hint}", err=True)

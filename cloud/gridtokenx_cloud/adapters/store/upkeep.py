@@ -1,4 +1,4 @@
-"""What a running cloud forgets in time, and what it must remember over a restart."""
+"""What a running cloud forgets in time."""
 
 from gridtokenx_cloud.adapters.store.database import Database
 
@@ -34,13 +34,3 @@ def _forget(database: Database, find: str, delete: str, before_ms: int) -> int:
             tx.executemany(delete, [tuple(row) for row in rows])
         gone += len(rows)
     return gone
-
-
-def signed_since(database: Database, since_ms: int) -> int:
-    """Return the base units of all batches signed since then, for the signer's daily cap."""
-    row = database.connection.execute(
-        "SELECT COALESCE(SUM(total_base_units), 0) AS amount FROM mint_batches WHERE batch_id IN"
-        " (SELECT batch_id FROM mint_attempts WHERE signed_at_ms >= ?)",
-        (since_ms,),
-    ).fetchone()
-    return int(row["amount"])
