@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from gridtokenx_cloud.errors import StoreRefusedError, TransientError
 from gridtokenx_cloud.events import MeterReadingReceived
-from gridtokenx_cloud.intake import Intake, OpenedLine, identity_of
+from gridtokenx_cloud.intake import Intake
+from gridtokenx_cloud.opened import OpenedLine, identity_of
 from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.ports.ingest import IngestStore
 from gridtokenx_cloud.verify import Fault, ReadingRules, fault, open_line

@@ -10,8 +10,9 @@ from gridtokenx_cloud.events import (
     MeterReadingReceived,
     user_stream,
 )
-from gridtokenx_cloud.ledger import Mark, add_seq, covers
-from gridtokenx_cloud.plausibility import Verdict, judge
+from gridtokenx_cloud.ledger import add_seq, covers
+from gridtokenx_cloud.opened import OpenedLine, gateway_stream, identity_of
+from gridtokenx_cloud.plausibility import Verdict, judge, mark_of
 from gridtokenx_cloud.ports.ingest import (
     Books,
     Changes,
@@ -49,37 +50,6 @@ from gridtokenx_wire.record import (
 
 SAMPLE_SPACING_MS = 60_000
 """At most one sample row per meter and this time is stored."""
-
-
-@dataclass(frozen=True, slots=True)
-class OpenedLine:
-    """A line whose bytes are judged: a record, or why it is none.
-
-    Attributes:
-        gateway_id: From the topic; where that is no gateway's, the topic's own text.
-        line: The bytes as they came.
-        found: The record, or the fault.
-        addressable: Whether a receipt can reach the sender.
-    """
-
-    gateway_id: str
-    line: bytes
-    found: Record | Fault
-    addressable: bool = True
-
-
-def identity_of(gateway_id: str, record: Record) -> Identity:
-    """Return the name under which a record of this gateway is stored."""
-    stamp = record.stamp
-    stream = stamp.meter_id
-    if stream == GATEWAY_STREAM:
-        stream = gateway_stream(gateway_id)
-    return Identity(gateway_id, stream, stamp.epoch, stamp.seq, stamp.boot_id)
-
-
-def gateway_stream(gateway_id: str) -> str:
-    """Return the name under which a gateway's own records are stored."""
-    return f"{GATEWAY_STREAM}:{gateway_id}"
 
 
 @dataclass(slots=True)
@@ -326,17 +296,3 @@ class Intake:
 def corrected_ms(mono_ms: int, offset_ms: int) -> int:
     """Return the true time of a reading of a boot whose clock offset is known."""
     return max(0, min(mono_ms + offset_ms, LAST_DATE_MS))
-
-
-def mark_of(slot: SlotRecord, reading_id: int, dated_ms: int | None, now_ms: int) -> Mark:
-    """Return the place of a slot reading in its epoch; *now_ms* is when the cloud got it."""
-    stamp = slot.stamp
-    return Mark(
-        reading_id=reading_id,
-        seq=stamp.seq,
-        export_wh=slot.export_wh,
-        boot_id=stamp.boot_id,
-        mono_ms=stamp.mono_ms,
-        not_before_ms=min(stamp.wall_ms, now_ms) if dated_ms is None else dated_ms,
-        not_after_ms=now_ms if dated_ms is None else dated_ms,
-    )

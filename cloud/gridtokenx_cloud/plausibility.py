@@ -5,6 +5,7 @@ from typing import Literal
 
 from gridtokenx_cloud.ledger import Mark, Placement, Span, elapsed_ms, place
 from gridtokenx_cloud.verify import Fault, Meter, ReadingRules, fault
+from gridtokenx_wire.record import SlotRecord
 
 FUTURE_TOLERANCE_MS = 5 * 60_000
 _DAY_MS = 86_400_000
@@ -30,6 +31,20 @@ class Verdict:
     def credit_wh(self) -> int:
         """Return what is credited now."""
         return 0 if self.status == "held" else self.claim_wh
+
+
+def mark_of(slot: SlotRecord, reading_id: int, dated_ms: int | None, now_ms: int) -> Mark:
+    """Return the place of a slot reading in its epoch; *now_ms* is when the cloud got it."""
+    stamp = slot.stamp
+    return Mark(
+        reading_id=reading_id,
+        seq=stamp.seq,
+        export_wh=slot.export_wh,
+        boot_id=stamp.boot_id,
+        mono_ms=stamp.mono_ms,
+        not_before_ms=min(stamp.wall_ms, now_ms) if dated_ms is None else dated_ms,
+        not_after_ms=now_ms if dated_ms is None else dated_ms,
+    )
 
 
 def judge(

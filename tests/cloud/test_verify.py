@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridtokenx_cloud.adapters.verifier import verify
-from gridtokenx_cloud.intake import mark_of
 from gridtokenx_cloud.ledger import Span, place
-from gridtokenx_cloud.plausibility import Verdict, judge
+from gridtokenx_cloud.plausibility import Verdict, judge, mark_of
 from gridtokenx_cloud.verify import (
     Code,
     Fault,

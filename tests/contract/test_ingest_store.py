@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from gridtokenx_cloud.adapters.store.ingest import SqliteIngestStore, load_ranges
 from gridtokenx_cloud.errors import StoreBusyError, StoreRefusedError
-from gridtokenx_cloud.intake import Intake, OpenedLine, identity_of
+from gridtokenx_cloud.intake import Intake
+from gridtokenx_cloud.opened import OpenedLine, identity_of
 from gridtokenx_cloud.ports.ingest import Changes, IngestStore
 from gridtokenx_cloud.verify import ReadingRules
 from gridtokenx_wire.record import SlotRecord

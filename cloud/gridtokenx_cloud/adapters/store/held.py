@@ -9,8 +9,7 @@ from gridtokenx_cloud.adapters.store.ingest_rows import save_epoch
 from gridtokenx_cloud.adapters.store.outbox import append_audit, append_event
 from gridtokenx_cloud.errors import NotFoundError, ValidationError
 from gridtokenx_cloud.events import ADMIN_STREAM, MarketEvent, user_stream
-from gridtokenx_cloud.intake import mark_of
-from gridtokenx_cloud.plausibility import Verdict, judge
+from gridtokenx_cloud.plausibility import Verdict, judge, mark_of
 from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.ports.ingest import EpochBook
 from gridtokenx_cloud.reading_events import failed_event, received_event
