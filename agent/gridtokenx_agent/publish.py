@@ -29,6 +29,7 @@ from gridtokenx_wire.topics import Channel, topic
 LINES_PER_MESSAGE = 50
 ACK_TIMEOUT_MS = 60_000
 LONGEST_PAUSE_S = 120
+PROVEN_MS = 30_000
 _IDLE_S = 1.0
 _log = logging.getLogger(__name__)
 
@@ -75,22 +76,22 @@ class Publisher:
         self._in_flight: dict[int, _Message] = {}
         self._taken: set[int] = set()
         self._refused: set[int] = set()
-        self._broken = ""
+        self._troubles: set[str] = set()
+        self._attempts = 0
+        self._connected_ms = 0
         self._told: set[str] = set()
 
     async def run(self) -> None:
         """Keep a session until cancelled; never gives up."""
-        attempts = 0
         while True:
-            attempts += 1
+            self._attempts += 1
             self._parts.beat("uplink", self._parts.clock.now().mono_ms)
             try:
                 session = await self._connect()
-                attempts = 0
                 await self._serve(session)
             except (BrokerDownError, BrokerRefusedError) as exc:
-                self._tell_broken(str(exc))
-            await asyncio.sleep(self._parts.jitter(pause_s(attempts or 1)))
+                self._tell_trouble(str(exc))
+            await asyncio.sleep(self._parts.jitter(pause_s(self._attempts)))
 
     async def _connect(self) -> BrokerSession:
         will = Will(topic=self._state, payload=self._certificate("offline"))
@@ -98,11 +99,9 @@ class Publisher:
 
     async def _serve(self, session: BrokerSession) -> None:
         try:
-            if self._broken:
-                _log.info("broker is back", extra={"broker": self._parts.link.name})
-                self._broken = ""
+            self._connected_ms = self._parts.clock.now().mono_ms
             birth = session.publish(self._state, self._certificate("online"), retain=True)
-            self._in_flight[birth] = _Message((), self._parts.clock.now().mono_ms)
+            self._in_flight[birth] = _Message((), self._connected_ms)
             await self._start_over()
             while True:
                 await self._turn(session)
@@ -124,6 +123,8 @@ class Publisher:
         self._wake.clear()
         now_ms = self._parts.clock.now().mono_ms
         self._parts.beat("uplink", now_ms)
+        if now_ms - self._connected_ms > PROVEN_MS:
+            self._prove()
         try:
             await self._take(session.events(), now_ms)
             await self._mark(now_ms)
@@ -174,6 +175,8 @@ class Publisher:
         if event.refusal is None:
             self._taken.update(message.row_ids)
             self._told.discard("refused")
+            if message.row_ids:
+                self._prove()
         else:
             self._refused.update(message.row_ids)
             self._tell_once("refused", "broker refuses messages", reason=event.refusal)
@@ -222,10 +225,17 @@ class Publisher:
             )
         )
 
-    def _tell_broken(self, reason: str) -> None:
-        """Log a kind of trouble once, until the broker is back or it is another kind."""
-        if reason != self._broken:
-            self._broken = reason
+    def _prove(self) -> None:
+        """Count the session as good; one that only connects is not, some brokers cut it later."""
+        if self._troubles:
+            _log.info("broker is back", extra={"broker": self._parts.link.name})
+        self._troubles.clear()
+        self._attempts = 0
+
+    def _tell_trouble(self, reason: str) -> None:
+        """Log each kind of trouble once, until the broker is back."""
+        if reason not in self._troubles:
+            self._troubles.add(reason)
             _log.warning("broker trouble", extra={"reason": reason})
 
     def _tell_once(self, subject: str, text: str, **fields: str) -> None:

@@ -253,5 +253,21 @@ async def test_a_broker_in_trouble_is_told_once_and_asked_again(
     assert uplink.waits[:8] == [1, 2, 4, 8, 16, 32, 64, 120]
 
 
+async def test_a_broker_that_cuts_every_session_is_left_alone_ever_longer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    uplink = Uplink()
+    uplink.link.answers = False
+
+    async with uplink:
+        for session in range(1, 6):
+            uplink.link.cut()
+            await uplink.until(lambda wanted=session: len(uplink.link.sessions) > wanted)  # type: ignore[misc]
+            await uplink.settle()
+
+    assert uplink.waits == [1, 2, 4, 8, 16]
+    assert [record.message for record in caplog.records] == ["broker trouble"]
+
+
 def test_the_wait_for_a_broker_is_bounded() -> None:
     assert pause_s(10_000) == 120
