@@ -28,8 +28,8 @@ class BlockchainSettings(Group):
     token_program: Literal["spl-token", "token-2022"] = Field(
         "spl-token", description="Program that owns the mint"
     )
-    transaction_format: Literal["auto", "legacy", "v0", "v1"] = Field(
-        "auto", description="Format of mint transactions; auto = best the cluster takes"
+    transaction_format: Literal["auto", "legacy", "v0"] = Field(
+        "auto", description="Format of mint transactions; auto = legacy, which every cluster takes"
     )
     mint_authority_key: Path | None = Field(
         None, description="Key that may mint, mode 0600; needed by settle"
@@ -41,9 +41,6 @@ class BlockchainSettings(Group):
         None,
         min_length=32,
         description="At least 32 bytes, never changed while markers stand; needed by settle",
-    )
-    marker_retention_days: PlainInt = Field(
-        30, ge=1, le=3650, description="Age at which a marker's rent is reclaimed, days"
     )
     max_batch_size: PlainInt = Field(60, ge=1, le=64, description="Recipients in one transaction")
     concurrent_batches: PlainInt = Field(5, ge=1, le=50, description="Batches in flight")

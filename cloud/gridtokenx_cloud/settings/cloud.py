@@ -49,16 +49,7 @@ class CloudSettings(Group):
     http_bind: Bind = Field("127.0.0.1:8080", description="Address of the HTTP API and the page")
     metrics_bind: Bind = Field("127.0.0.1:9090", description="Address of /metrics")
     allowed_origins: Origins = Field(
-        (), description="Exact origins of pages elsewhere, comma list; empty = same origin only"
-    )
-    api_rate_limit: PlainInt = Field(
-        1000, ge=1, le=10**6, description="Requests per minute and token"
-    )
-    ingest_lines_per_second: PlainInt = Field(
-        1500, ge=1, le=10**6, description="Signed lines per second and gateway"
-    )
-    ingest_lines_burst: PlainInt = Field(
-        10_000, ge=1, le=10**7, description="Lines a gateway may send at once"
+        (), description="Exact origins of our pages, comma list; by default where they are served"
     )
     session_ttl_secs: PlainInt = Field(
         3600, ge=300, le=86_400, description="Life of a browser session, s"

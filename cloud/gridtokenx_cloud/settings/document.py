@@ -30,7 +30,7 @@ fault. `gtx-cloud check-config` lists every fault at once and exits with 2.
 A value may be `file:PATH` (its text stands in that file) or `credential:NAME` (systemd's
 `LoadCredential=`). The three keys are always given that way, and their files belong to one user
 alone (mode 0600). In production a secret in plain text is refused (`PlainSecret`), and so are
-`mqtt://`, `WEBSOCKET_AUTH_REQUIRED=false`, the origin `*` and a single RPC endpoint.
+`mqtt://` and a single RPC endpoint.
 `deploy/env/` has a file for each environment to start from.
 
 This page is made from the settings classes; change those, then run

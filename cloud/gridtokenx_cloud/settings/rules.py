@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from decimal import Decimal
 
 from gridtokenx_cloud.settings.blockchain import U64_MAX, BlockchainSettings
 from gridtokenx_cloud.settings.cloud import CloudSettings
 from gridtokenx_cloud.settings.fault import Fault, fault
 from gridtokenx_cloud.settings.tokenization import TokenizationConfig
 from gridtokenx_cloud.settings.websocket import WebSocketSettings
+from gridtokenx_cloud.tokenization import RetryPolicy, retry_delay_s
 
 _LONGEST_RETRIES_S = 86_400
 
@@ -58,12 +58,13 @@ def _amounts(config: TokenizationConfig, chain: BlockchainSettings) -> Iterator[
 
 def retry_delays_s(config: TokenizationConfig) -> list[int]:
     """Return the delay before each retry."""
-    delays = []
-    delay = Decimal(config.initial_retry_delay_secs)
-    for _ in range(config.max_retry_attempts):
-        delays.append(int(min(delay, Decimal(config.max_retry_delay_secs))))
-        delay *= config.retry_backoff_multiplier
-    return delays
+    policy = RetryPolicy(
+        initial_s=config.initial_retry_delay_secs,
+        multiplier=config.retry_backoff_multiplier,
+        max_s=config.max_retry_delay_secs,
+        max_attempts=config.max_retry_attempts,
+    )
+    return [retry_delay_s(attempt, policy) for attempt in range(1, policy.max_attempts + 1)]
 
 
 def _retries(config: TokenizationConfig) -> Iterator[Fault]:
@@ -163,10 +164,6 @@ def _production(groups: Groups) -> Iterator[Fault]:
     cloud = groups.cloud
     if cloud.mqtt_url and cloud.mqtt_url.startswith("mqtt://"):
         yield _refused("GTX_CLOUD_MQTT_URL", cloud.mqtt_url, "use mqtts://")
-    if not groups.websocket.auth_required:
-        yield _refused("WEBSOCKET_AUTH_REQUIRED", "false", "remove it")
-    if "*" in cloud.allowed_origins:
-        yield _refused("GTX_CLOUD_ALLOWED_ORIGINS", "*", "list the exact origins")
     if "settle" in cloud.roles and len(cloud.solana_rpc_urls) == 1:
         yield _refused(
             "GTX_CLOUD_SOLANA_RPC_URLS", "one endpoint", "add a second one of another provider"

@@ -71,7 +71,8 @@ def url_of(*schemes: str) -> AfterValidator:
 
 
 def _origin(text: str) -> str:
-    if text != "*" and text != "{0.scheme}://{0.netloc}".format(urlsplit(text)):
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or text != f"{parts.scheme}://{parts.netloc}":
         raise ValueError(f"{text!r} is no origin such as https://energy.example")
     return text
 

@@ -16,7 +16,6 @@ class WebSocketSettings(Group):
     public_url: WebSocketUrl | None = Field(
         None, description="What a browser connects to; by default ws://BIND/ws"
     )
-    auth_required: bool = Field(True, description="Refuse connections without a ticket")
     auth_timeout_secs: PlainInt = Field(
         5, ge=1, le=60, description="Time for the first message with the ticket, s"
     )
@@ -25,13 +24,7 @@ class WebSocketSettings(Group):
         5, ge=1, le=100, description="Connections of one user; one more is refused"
     )
     event_buffer_size: PlainInt = Field(
-        1000, ge=10, le=100_000, description="Events waiting for one connection"
-    )
-    rate_limit_events_per_minute: PlainInt = Field(
-        60, ge=1, le=100_000, description="Events to an anonymous connection; users get 10 times"
-    )
-    compression_enabled: bool = Field(
-        False, description="Deflate; each connection then needs its own encoding"
+        1000, ge=10, le=100_000, description="Longest gap of events that a resume fills"
     )
     replay_hours: PlainInt = Field(24, ge=1, le=720, description="Events kept for a resume, h")
 
