@@ -1,8 +1,6 @@
 """What the ledger and the chain say now; reads only."""
 
-import json
 import sqlite3
-import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -121,18 +119,3 @@ def buffer_depth(database: Path) -> int | None:
     finally:
         connection.close()
     return depth
-
-
-def token_supply(rpc_url: str, mint: str) -> int:
-    """Ask the chain for the finalized supply, in base units."""
-    asked = {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "getTokenSupply",
-        "params": [mint, {"commitment": "finalized"}],
-    }
-    request = urllib.request.Request(  # noqa: S310 - the demo's own loopback URL
-        rpc_url, json.dumps(asked).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=5) as reply:  # noqa: S310
-        return int(json.load(reply)["result"]["value"]["amount"])

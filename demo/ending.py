@@ -7,7 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from demo.books import Books, read_books, token_supply
+from demo.books import Books, read_books
+from demo.chain import token_supply
 from demo.installation import Installation
 from demo.place import Place, command
 from demo.town import METERS, TownClock, below_resolution_wh, displayed_export_wh, exported_wh

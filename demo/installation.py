@@ -1,12 +1,14 @@
 """Set up the demo's installation with the same commands an operator and an installer type."""
 
 import json
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from solders.keypair import Keypair
 
 from demo.broker import CLOUD_USER, password_file, password_of
+from demo.chain import hurried_blocks
 from demo.place import Place, command, read_json, secret_file, write_private
 from demo.processes import run
 from demo.town import METERS, OWNERS, RATED_POWER_W
@@ -89,10 +91,11 @@ def install(place: Place, gateways: dict[str, str], rpc_url: str) -> Installatio
     wallets = {owner: _keypair_file(place.path(f"wallet-{owner}.json")) for owner in OWNERS}
     done = read_json(place.path("installation.json"))
     if done is None:
-        done = _create_mint(env)
+        with hurried_blocks(rpc_url):
+            done = _create_mint(env)
         write_private(place.path("installation.json"), json.dumps(done))
     env |= {
-        "BLOCKCHAIN_MINT_ADDRESS": str(done["mint"]),
+        "BLOCKCHAIN_MINT_ADDRESS": str(done["mint_address"]),
         "BLOCKCHAIN_GENESIS_HASH": str(done["genesis_hash"]),
     }
     gtx = command("gtx-cloud")
@@ -101,8 +104,8 @@ def install(place: Place, gateways: dict[str, str], rpc_url: str) -> Installatio
         _register(env, gateways, wallets)
         place.path("registered").touch()
     for owner in OWNERS:
-        _write_agent_config(place, owner, gateways[owner], str(done["mint"]))
-    return Installation(gateways, wallets, str(done["mint"]), env)
+        _write_agent_config(place, owner, gateways[owner], str(done["mint_address"]))
+    return Installation(gateways, wallets, str(done["mint_address"]), env)
 
 
 def _create_mint(env: dict[str, str]) -> dict[str, object]:
@@ -149,10 +152,11 @@ def sign_in_links(place: Place, env: dict[str, str]) -> dict[str, str]:
     page = f"http://127.0.0.1:{place.ports['http']}/#token="
     links: dict[str, str] = {}
     for who in (*OWNERS, "admin"):
-        label = f"demo-{who}-{place.ports['http']}"
-        argv = [command("gtx-cloud"), "api-token", "create", "--label", label, "--json"]
+        label = f"demo-{who}-{secrets.token_hex(4)}"
+        argv = [command("gtx-cloud"), "api-token", "create", label, "--days", "1", "--json"]
         argv += ["--role", "admin"] if who == "admin" else ["--role", "owner", "--user", who]
-        links[who] = page + json.loads(run(argv, env, f"making the link of {who}"))["token"]
+        made = json.loads(run(argv, env, f"making the link of {who}"))
+        links[who] = page + (made[0] if isinstance(made, list) else made)["token"]
     return links
 
 
