@@ -110,7 +110,7 @@ def serve(app: App) -> bool:
         supervisor.wait()
     finally:
         app.draining.set()
-        _log.info("stopping", extra={"restarts": supervisor.restarts})
+        _log.info("stopping", extra={"restarts": sum(supervisor.restarts.values())})
         late = supervisor.stop(app.settings.cloud.shutdown_timeout_secs)
         if late:
             _log.error("roles_still_running", extra={"roles": ",".join(late)})

@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from typing import Literal, TextIO
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-# Libraries that narrate each request at the level on which we narrate each batch.
-_TALKATIVE = ("httpx", "httpcore", "websockets", "uvicorn", "yoyo", "solana", "asyncio")
+_OURS = "gridtokenx_cloud"
 _SHORTEST_SECRET = 6
 """A shorter one is not masked, or ordinary words would be."""
 
@@ -23,7 +22,7 @@ def configure_logging(
     """Send every logger's events to *out* (standard error by default).
 
     Args:
-        level: debug, info, warning or error.
+        level: debug, info, warning or error, for what is ours.
         line_format: JSON objects, or aligned text.
         secrets: Texts that are replaced by `***` wherever they turn up.
         out: Where to write.
@@ -32,9 +31,9 @@ def configure_logging(
     handler.setFormatter(_EventFormatter(line_format == "json", secrets))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # Libraries narrate each request, URL with access key included; only their trouble counts.
+    root.setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()]))
+    logging.getLogger(_OURS).setLevel(level.upper())
 
 
 class _EventFormatter(logging.Formatter):

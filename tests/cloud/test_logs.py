@@ -14,10 +14,12 @@ LOGGER = "gridtokenx_cloud.test"
 @pytest.fixture(autouse=True)
 def _keep_the_root_logger() -> Iterator[None]:
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    ours = logging.getLogger("gridtokenx_cloud")
+    handlers, levels = root.handlers[:], (root.level, ours.level)
     yield
     root.handlers[:] = handlers
-    root.setLevel(level)
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
 
 
 def written(
@@ -82,3 +84,12 @@ def test_events_below_the_level_are_not_written() -> None:
     log.debug("detail")
 
     assert out.getvalue() == ""
+
+
+def test_of_libraries_only_trouble_is_written() -> None:
+    _, out = written("json")
+
+    logging.getLogger("some.library").info("POST https://rpc.example/?api-key=1")
+    logging.getLogger("some.library").warning("in trouble")
+
+    assert [json.loads(line)["event"] for line in out.getvalue().splitlines()] == ["in trouble"]

@@ -143,8 +143,15 @@ def _shown(field: str, value: object) -> str:
         return "***"
     if field == "solana_rpc_urls" and isinstance(value, tuple):
         # The path and the query of an RPC provider's URL are the account's key.
-        return ",".join(f"{urlsplit(url).scheme}://{urlsplit(url).hostname}" for url in value)
+        return ",".join(_without_key(url) for url in value)
+    if isinstance(value, bool):
+        return str(value).lower()
     return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _without_key(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def _texts(
