@@ -117,19 +117,7 @@ async def _run(
 ) -> None:
     heart = Heart({})
     wake = asyncio.Event()
-    publisher = Publisher(
-        PublisherParts(
-            link=MqttLink(address, wake.set),
-            outbox=buffer,
-            signer=signer,
-            cloud_key=decode_key(settings.cloud.public_key),
-            clock=clock,
-            jitter=jitter,
-            software=f"gtx-agent {version('gridtokenx')}",
-            beat=heart.beat,
-            wake=wake,
-        )
-    )
+    publisher = _publisher(settings, signer, clock, buffer, address, heart, wake)
     parts = RecorderParts(
         buffer=buffer,
         signer=signer,
@@ -149,16 +137,39 @@ async def _run(
         for bus in settings.bus
     ]
     _log.info("started", extra={"gateway_id": signer.gateway_id, "broker": address.url})
-    names = [loop.name for loop in loops]
     await _until_stopped(
         [
             *(loop.run() for loop in loops),
             publisher.run(),
             _watch_clock(gateway, clock, clock, heart),
-            _feed_watchdog(names, clock, heart),
+            _feed_watchdog([loop.name for loop in loops], clock, heart),
         ]
     )
     _log.info("stopped")
+
+
+def _publisher(
+    settings: AgentSettings,
+    signer: RecordSigner,
+    clock: Clock,
+    buffer: SqliteBuffer,
+    address: MqttAddress,
+    heart: Heart,
+    wake: asyncio.Event,
+) -> Publisher:
+    return Publisher(
+        PublisherParts(
+            link=MqttLink(address, wake.set),
+            outbox=buffer,
+            signer=signer,
+            cloud_key=decode_key(settings.cloud.public_key),
+            clock=clock,
+            jitter=jitter,
+            software=f"gtx-agent {version('gridtokenx')}",
+            beat=heart.beat,
+            wake=wake,
+        )
+    )
 
 
 def _bus_loop(
