@@ -23,6 +23,7 @@ _MAX_INTEGER = 2**53
 class CloseCode(IntEnum):
     """Why a connection ends; 40xx: stay away, 41xx: back off, 42xx: come back and resume."""
 
+    BUG = 1011
     RESTART = 1012
     BAD_MESSAGE = 4001
     FORBIDDEN = 4003

@@ -1,113 +1,42 @@
 """The events server: sockets, handshakes and timers around an `EventHub`, in a thread of its own.
 
-Its event loop carries nothing else: an HTTP answer never waits for a fan-out. The only module
-that knows the websockets library.
+Its event loop carries nothing else: an HTTP answer never waits for a fan-out.
 """
 
 import asyncio
 import gc
-import http
 import logging
-import random
 import socket
 import threading
-from collections.abc import Coroutine
-from dataclasses import dataclass
 from typing import Any
 
-from websockets.asyncio.connection import broadcast
-from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
+from websockets.asyncio.server import Server, serve
 from websockets.typing import Subprotocol
 
+from gridtokenx_cloud.adapters.websocket_api.conversation import (
+    PING_S,
+    EventServerLimits,
+    Reception,
+)
 from gridtokenx_cloud.errors import ConfigError, TransientError
 from gridtokenx_cloud.event_protocol import (
     MAX_MESSAGE_BYTES,
     SUBPROTOCOL,
     CloseCode,
-    Connect,
-    ProtocolFault,
-    Refresh,
-    SetFilter,
-    dump,
-    parse_message,
 )
-from gridtokenx_cloud.event_queue import TokenBucket
 from gridtokenx_cloud.events import MeterReadingReceived
-from gridtokenx_cloud.ports.events import EventAccess, EventHub, Principal
+from gridtokenx_cloud.ports.events import EventAccess, EventHub
 
 _log = logging.getLogger(__name__)
 # Port scanners and broken clients are no errors of ours; the library would print a traceback each.
 _library_log = logging.getLogger("gridtokenx_cloud.websockets")
 _library_log.setLevel(logging.CRITICAL)
 
-_PING_S = 20.0
 _CLOSE_TIMEOUT_S = 2.0
 _BACKLOG = 4096
 _DRAIN_STEP_S = 0.05
 _TICK_S = 0.5
 _GOODBYES_PER_STEP = 500
-_FREEZE_EVERY = 1_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventServerLimits:
-    """What one client may cost.
-
-    Attributes:
-        auth_timeout_s: Time for the first message.
-        max_connections: All connections together, before the handshake.
-        messages_per_s: Messages a client may send in the long run; `message_burst` at once.
-        send_buffer_bytes: Kernel buffer per socket, so that it does not hide a slow client.
-        poll_interval_s: The outbox is looked at this often without a wake-up.
-        tune_gc: Raise the collector's thresholds for the whole process; right where it serves
-            thousands of sockets, where a full collection stalls all of them.
-    """
-
-    auth_timeout_s: float = 5.0
-    max_connections: int = 10_000
-    messages_per_s: float = 20.0
-    message_burst: int = 40
-    send_buffer_bytes: int = 65_536
-    poll_interval_s: float = 1.0
-    tune_gc: bool = False
-
-
-class _SocketOutlet:
-    """`Outlet` over one websockets connection."""
-
-    def __init__(self, connection: ServerConnection, spawn: "_Spawn") -> None:
-        self._connection = connection
-        self._spawn = spawn
-
-    def send(self, text: str) -> None:
-        """See `Outlet.send`."""
-        broadcast((self._connection,), text)
-
-    def buffered_bytes(self) -> int:
-        """See `Outlet.buffered_bytes`."""
-        return self._connection.transport.get_write_buffer_size()
-
-    def close(self, code: int, reason: str) -> None:
-        """See `Outlet.close`."""
-        self._spawn(self._connection.close(code, reason))
-
-    def abort(self) -> None:
-        """See `Outlet.abort`."""
-        self._connection.transport.abort()
-
-
-class _Spawn:
-    """Starts tasks nobody waits for, and keeps them from being collected."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def __call__(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 class EventServer:
@@ -129,11 +58,8 @@ class EventServer:
         self._address = (host, port)
         self._hub = hub
         self._access = access
-        self._origins = frozenset(allowed_origins)
         self._limits = limits or EventServerLimits()
-        self._spawn = _Spawn()
-        self._open = 0
-        self._accepted = 0
+        self._reception = Reception(hub, access, allowed_origins, self._limits)
         self._samples: dict[str, tuple[str, MeterReadingReceived]] = {}
         self._samples_lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -187,7 +113,7 @@ class EventServer:
     @property
     def open_connections(self) -> int:
         """How many sockets are open now, signed in or not."""
-        return self._open
+        return self._reception.open_connections
 
     def wake(self) -> None:
         """Say that events were committed."""
@@ -222,15 +148,15 @@ class EventServer:
     async def _main(self, listener: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
         async with serve(
-            self._serve,
+            self._reception.serve,
             sock=listener,
             backlog=_BACKLOG,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             compression=None,
-            process_request=self._screen,
+            process_request=self._reception.screen,
             max_size=MAX_MESSAGE_BYTES,
-            ping_interval=_PING_S,
-            ping_timeout=_PING_S,
+            ping_interval=PING_S,
+            ping_timeout=PING_S,
             close_timeout=_CLOSE_TIMEOUT_S,
             server_header=None,
             logger=_library_log,
@@ -319,103 +245,3 @@ class EventServer:
                 *(one.close(CloseCode.RESTART, "server restarts") for one in batch),
                 return_exceptions=True,
             )
-
-    async def _screen(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Refuse before the upgrade: wrong path, foreign origin, bad bearer, no room."""
-        path = request.path.partition("?")[0]
-        if path == "/healthz":
-            return connection.respond(http.HTTPStatus.OK, "ok\n")
-        if path != "/ws":
-            return connection.respond(http.HTTPStatus.NOT_FOUND, "the events are at /ws\n")
-        origins = request.headers.get_all("Origin")
-        authorization = request.headers.get("Authorization")
-        if origins:
-            allowed = len(origins) == 1 and origins[0] in self._origins
-        else:
-            allowed = authorization is not None
-        if not allowed:
-            return connection.respond(http.HTTPStatus.FORBIDDEN, "this origin is not allowed\n")
-        if self._open >= self._limits.max_connections:
-            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "no room now\n")
-        # Connections opened together must not be pinged together ever after.
-        connection.ping_interval = _PING_S * random.uniform(0.75, 1.0)  # noqa: S311 - no secret
-        return None
-
-    async def _serve(self, connection: ServerConnection) -> None:
-        self._open += 1
-        self._accepted += 1
-        if self._limits.tune_gc and self._accepted % _FREEZE_EVERY == 1:
-            gc.freeze()
-        try:
-            await self._converse(connection)
-        except ProtocolFault as fault:
-            await _refuse(connection, fault)
-        except ConnectionClosed:
-            # How most conversations end.
-            return
-        except TransientError as exc:
-            _log.warning("a connection was put off", extra={"reason": str(exc)})
-            await connection.close(CloseCode.OVERLOADED, "try again later")
-        finally:
-            self._open -= 1
-
-    async def _converse(self, connection: ServerConnection) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._limits.auth_timeout_s):
-                principal, request = await self._introduce(connection)
-        except TimeoutError as exc:
-            raise ProtocolFault(
-                CloseCode.CONNECT_TIMEOUT, "connect_timeout", "no connect message in time"
-            ) from exc
-        outlet = _SocketOutlet(connection, self._spawn)
-        conn = self._hub.admit(principal, outlet, request, loop.time())
-        try:
-            await self._listen_to(connection, conn)
-        finally:
-            self._hub.release(conn)
-
-    async def _introduce(self, connection: ServerConnection) -> tuple[Principal, Connect]:
-        message = parse_message(await connection.recv())
-        if not isinstance(message, Connect):
-            raise ProtocolFault(CloseCode.BAD_MESSAGE, "bad_message", "connect comes first")
-        request = connection.request
-        authorization = None if request is None else request.headers.get("Authorization")
-        principal = await asyncio.to_thread(self._identify, message.ticket, authorization)
-        return principal, message
-
-    def _identify(self, ticket: str | None, authorization: str | None) -> Principal:
-        if ticket is not None:
-            principal = self._access.redeem_ticket(ticket)
-        else:
-            scheme, _, token = (authorization or "").partition(" ")
-            principal = self._access.authenticate(token) if scheme == "Bearer" else None
-        if principal is None:
-            raise ProtocolFault(
-                CloseCode.INVALID_TICKET, "invalid_ticket", "get a new ticket and connect again"
-            )
-        self._hub.prepare(principal)
-        return principal
-
-    async def _listen_to(self, connection: ServerConnection, conn: str) -> None:
-        loop = asyncio.get_running_loop()
-        bucket = TokenBucket(self._limits.messages_per_s, self._limits.message_burst)
-        async for text in connection:
-            if not bucket.take(loop.time()):
-                raise ProtocolFault(CloseCode.RATE_LIMITED, "rate_limited", "too many messages")
-            match parse_message(text):
-                case SetFilter(subscription):
-                    self._hub.set_filter(conn, subscription)
-                case Refresh(ticket):
-                    principal = await asyncio.to_thread(self._identify, ticket, None)
-                    self._hub.refresh(conn, principal)
-                case Connect():
-                    detail = "this connection is connected already"
-                    raise ProtocolFault(CloseCode.BAD_MESSAGE, "bad_message", detail)
-
-
-async def _refuse(connection: ServerConnection, fault: ProtocolFault) -> None:
-    """Tell the peer why, then close."""
-    frame = dump({"op": "error", "code": fault.code, "detail": str(fault)})
-    broadcast((connection,), frame)
-    await connection.close(fault.close_code, fault.code)
