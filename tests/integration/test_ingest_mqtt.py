@@ -2,6 +2,7 @@
 
 import logging
 import queue
+import random
 import subprocess
 import sys
 import time
@@ -154,6 +155,40 @@ def gateway_sends_until_receipted(gateway: GatewayClient, message: Message) -> N
             return False
 
     wait_until(receipted)
+
+
+def test_a_worker_killed_at_random_moments_loses_and_doubles_nothing(
+    cloud: Cloud, port: int, tmp_path: Path
+) -> None:
+    chance = random.Random(17)
+    missing = set(range(1, 301))
+    lives_with_work = 0
+    with shipped_mosquitto(tmp_path, USERS, port), gateway_client(port) as gateway:
+        for life_s in (chance.uniform(0.7, 1.3) for _ in range(6)):
+            with worker(cloud, port, "none") as process:
+                send_for(life_s, gateway, missing)
+                process.kill()
+                lives_with_work += bool(missing)
+        with worker(cloud, port, "none"):
+            wait_until(lambda: send_for(0.3, gateway, missing))
+
+    assert lives_with_work >= 1
+    assert cloud.rows("SELECT count(*), sum(credit_wh) FROM meter_readings") == [(300, 299 * 100)]
+    assert cloud.rows("SELECT first_seq, last_seq FROM seq_ranges") == [(1, 300)]
+    assert cloud.rows("SELECT DISTINCT last_offset FROM event_streams") == [(300,)]
+
+
+def send_for(seconds: float, gateway: GatewayClient, missing: set[int]) -> bool:
+    """Send what has no receipt yet, in any order; return whether every receipt is there."""
+    until = time.monotonic() + seconds
+    while missing and time.monotonic() < until:
+        for seq in random.Random(len(missing)).sample(sorted(missing), min(3, len(missing))):
+            gateway.publish(GATEWAY.sends(build.slot(seq, seq * 100)))
+        time.sleep(0.01)
+        while not gateway.receipts.empty():
+            receipt = gateway.receipt()
+            missing -= {seq for seq in missing if receipt.covers(METER_ID, build.EPOCH, seq)}
+    return not missing
 
 
 @contextmanager

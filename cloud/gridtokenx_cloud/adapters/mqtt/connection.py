@@ -61,7 +61,7 @@ class Connection:
         self._report = report
         self._ended = threading.Event()
         self._last_receipt: mqtt.MQTTMessageInfo | None = None
-        self._client = self._new_client()
+        self._client: mqtt.Client
 
     def _new_client(self) -> mqtt.Client:
         client = mqtt.Client(
@@ -91,6 +91,7 @@ class Connection:
         # from the other workers.
         properties.SessionExpiryInterval = 0
         try:
+            self._client = self._new_client()
             self._client.connect(
                 parts.hostname or "",
                 parts.port or (8883 if parts.scheme == "mqtts" else 1883),
