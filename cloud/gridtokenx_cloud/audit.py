@@ -72,6 +72,10 @@ class AuditChain(Protocol):
         """Return every mint our authority signed."""
         ...
 
+    def newest_mints(self, known: frozenset[str]) -> AsyncIterator[ChainMint]:
+        """Return the mints among the newest transactions whose signature is not in *known*."""
+        ...
+
     async def supply(self) -> int:
         """Return the token's supply in base units."""
         ...
@@ -139,6 +143,13 @@ async def run_audit(
     sums = _sums(before, mints, supply)
     differences += _compare_sums(sums, conversion, burned_base_units, _total(pending))
     return AuditReport(tuple(differences), sums)
+
+
+async def unknown_mints(store: AuditStore, chain: AuditChain) -> list[ChainMint]:
+    """Return the mints among the authority's newest transactions that the store does not know."""
+    known = {name for batch in store.snapshot().batches for name in batch.attempts}
+    known |= {batch.signature for batch in store.snapshot().batches if batch.signature}
+    return [mint async for mint in chain.newest_mints(frozenset(known))]
 
 
 async def _still(chain: AuditChain) -> tuple[list[ChainMint], int]:

@@ -136,7 +136,7 @@ def transaction_bytes(form: TransactionFormat, recipients: int, memo_bytes: int)
     compute-unit limit and price. The programs are token, memo, system and (not in v1, where limit
     and fee are in the header) compute budget.
     """
-    memo, marker = 3 + memo_bytes, 97 + _SEED_CHARACTERS
+    memo, marker = 3 + memo_bytes, 98 + _SEED_CHARACTERS
     if form is TransactionFormat.V1:
         addresses = SIGNATURES + 3 + 1 + 1 + recipients
         return 64 * SIGNATURES + 42 + 32 * addresses + 17 * recipients + memo + 1 + marker + 1 + 12

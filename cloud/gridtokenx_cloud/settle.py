@@ -3,29 +3,21 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from gridtokenx_cloud.batching import (
-    BatchLimits,
-    BatchMemo,
     Markers,
     MintBatchData,
     MintResult,
-    TransactionFormat,
     check_recipients,
-    max_recipients,
     optimize_batch,
 )
 from gridtokenx_cloud.errors import PermanentError, ValidationError
-from gridtokenx_cloud.merkle import leaf_hash, merkle_root
+from gridtokenx_cloud.mint_rules import MintRules, composer
 from gridtokenx_cloud.minting import BatchMinter, Sleep
 from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.ports.mint import (
     Backlog,
-    Compose,
-    Composed,
     Landing,
-    Leaf,
     MintChain,
     MintHistory,
     MintStore,
@@ -34,57 +26,15 @@ from gridtokenx_cloud.ports.mint import (
     UnmintedReading,
     Wallets,
 )
-from gridtokenx_cloud.tokenization import Conversion
 
 logger = logging.getLogger(__name__)
 
 WAKE_DELAY_S = 2.0
 """Credits of one publish window come together; a little later they share a transaction."""
 
-_MINUTE_MS = 60_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MintRules:
-    """What of the minting can be set; read again before each pass."""
-
-    conversion: Conversion
-    auto_mint_enabled: bool = True
-    auto_mint_percentage: int = 100
-    auto_trigger_on_submit: bool = False
-    polling_interval_s: int = 60
-    batch_size: int = 50
-    max_transactions_per_batch: int = 20
-    mint_threshold_wh: int = 0
-    transaction_timeout_s: int = 60
-    concurrent_batches: int = 5
-    max_batch_size: int = 60
-    max_base_units_per_transaction: int = 10**13
-    form: TransactionFormat = TransactionFormat.LEGACY
-
-    @property
-    def limits(self) -> BatchLimits:
-        """What one transaction may hold."""
-        recipients = min(self.max_batch_size, max_recipients(self.form))
-        return BatchLimits(recipients, self.max_base_units_per_transaction)
-
 
 class MintingHaltedError(PermanentError):
     """No new batch is sealed until an operator has acted."""
-
-
-def composer(markers: Markers) -> Compose:
-    """Return the function that makes memo and marker of a batch's content."""
-
-    def compose(batch_id: int, leaves: Sequence[Leaf]) -> Composed:
-        times = [leaf.reading_timestamp_ms or 0 for leaf in leaves if leaf.reading_timestamp_ms]
-        start_min = min(times, default=0) // _MINUTE_MS
-        end_min = -(-max(times, default=0) // _MINUTE_MS)
-        root = merkle_root([leaf_hash(leaf.line) for leaf in leaves])
-        memo = BatchMemo(batch_id, len(leaves), start_min, end_min - start_min, root)
-        return Composed(memo, markers.address(batch_id))
-
-    return compose
 
 
 class MeterPollingService:
@@ -114,6 +64,7 @@ class MeterPollingService:
         self._halts: dict[int, str] = {}
         self._driving: dict[int, asyncio.Task[None]] = {}
         self._given_up: set[int] = set()
+        self._trouble = asyncio.Event()
 
     @property
     def halted(self) -> tuple[str, ...]:
@@ -125,10 +76,13 @@ class MeterPollingService:
         if self._halts.get(batch_id) != reason:
             logger.error("minting_halted", extra={"batch_id": batch_id, "reason": reason})
         self._halts[batch_id] = reason
+        self._trouble.set()
 
     def lift(self, batch_id: int) -> None:
         """See `Halts.lift`."""
         if self._halts.pop(batch_id, None) is not None:
+            if not self._halts:
+                self._trouble.clear()
             logger.info("minting_resumed", extra={"batch_id": batch_id})
 
     def fetch_unminted_readings(
@@ -336,10 +290,16 @@ class MeterPollingService:
                 signal.cancel()
 
     async def _any_ended(self) -> None:
-        if self._driving:
-            await asyncio.wait(self._driving.values(), return_when=asyncio.FIRST_COMPLETED)
-        else:
+        """Wait until a batch ends or is in trouble; with none, until a second has passed."""
+        if not self._driving:
             await self._sleep(1.0)
+            return
+        trouble = asyncio.create_task(self._trouble.wait())
+        try:
+            awaited = [trouble, *self._driving.values()]
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            trouble.cancel()
 
     async def _put_down(self) -> None:
         for task in self._driving.values():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gridtokenx_cloud.adapters.store.database import Database
-from gridtokenx_cloud.settle import MintRules
+from gridtokenx_cloud.mint_rules import MintRules
 from tests.support.mint_world import CONVERSION, World, minter
 
 

@@ -30,7 +30,8 @@ from gridtokenx_cloud.adapters.store.mint_audit import SqliteAuditStore
 from gridtokenx_cloud.audit import AuditReport, run_audit
 from gridtokenx_cloud.batching import Markers
 from gridtokenx_cloud.errors import RpcUnavailableError
-from gridtokenx_cloud.settle import MeterPollingService, MintRules
+from gridtokenx_cloud.mint_rules import MintRules
+from gridtokenx_cloud.settle import MeterPollingService
 from gridtokenx_cloud.tokenization import RetryPolicy, conversion
 
 AUTHORITY = Keypair.from_seed(b"a" * 32)

@@ -172,8 +172,11 @@ def review(message: bytes, policy: SignerPolicy) -> tuple[Pubkey | None, int]:
             f"the signer refuses {total} base units in one transaction; the cap is"
             f" {policy.max_per_transaction} (BLOCKCHAIN_MAX_TOKENS_PER_TRANSACTION)"
         )
-    if total and len(markers) != 1:
-        raise SigningKeyError(f"the signer refuses to mint with {len(markers)} markers, not 1")
+    if len(markers) != bool(total):
+        raise SigningKeyError(
+            f"the signer refuses {len(markers)} markers with {total} base units; a mint has one"
+            " marker, nothing else has any"
+        )
     return (markers[0] if markers else None), total
 
 

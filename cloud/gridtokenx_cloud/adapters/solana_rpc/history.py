@@ -62,15 +62,31 @@ class SolanaHistory:
     async def mints(self) -> AsyncIterator[ChainMint]:
         """Return every finalized mint our authority signed, the newest first."""
         async for entry in self._signatures(str(self._token.authority)):
-            found = await self._transaction(entry["signature"])
-            if found is None:
-                raise RpcUnavailableError(
-                    f"transaction {entry['signature']} is listed but can't be read; use an RPC"
-                    " endpoint that keeps the whole history"
-                )
-            done = found.transaction
-            if done.authority_signed and done.payments:
-                yield ChainMint(done.signature, found.slot, done.payments, done.memo, done.created)
+            if mint := await self._mint(entry["signature"]):
+                yield mint
+
+    async def newest_mints(self, known: frozenset[str]) -> AsyncIterator[ChainMint]:
+        """See `AuditChain.newest_mints`."""
+        for entry in await self._page(str(self._token.authority), {}):
+            fresh = entry.get("err") is None and entry["signature"] not in known
+            if fresh and (mint := await self._mint(entry["signature"])):
+                yield mint
+
+    async def _mint(self, signature: str) -> ChainMint | None:
+        found = await self._transaction(signature)
+        if found is None:
+            raise RpcUnavailableError(
+                f"transaction {signature} is listed but can't be read; use an RPC endpoint that"
+                " keeps the whole history"
+            )
+        done = found.transaction
+        if not (done.authority_signed and done.payments):
+            return None
+        return ChainMint(done.signature, found.slot, done.payments, done.memo, done.created)
+
+    async def mint_of(self, signature: str) -> ChainMint | None:
+        """Return a finalized mint of our authority; None when it is not there or no mint."""
+        return await self._mint(signature) if await self._transaction(signature) else None
 
     async def supply(self) -> int:
         """Return the finalized supply in base units."""
@@ -87,14 +103,20 @@ class SolanaHistory:
         """Return the successful transactions that name an address, the newest first."""
         before: dict[str, str] = {}
         while True:
-            options = {**_FINALIZED, "limit": _PAGE, **before}
-            page = await self._rpc.call("getSignaturesForAddress", address, options)
+            page = await self._page(address, before)
             for entry in page:
                 if entry.get("err") is None:
                     yield entry
             if len(page) < _PAGE:
                 return
             before = {"before": page[-1]["signature"]}
+
+    async def _page(self, address: str, before: dict[str, str]) -> list[dict[str, Any]]:
+        options = {**_FINALIZED, "limit": _PAGE, **before}
+        page: list[dict[str, Any]] = await self._rpc.call(
+            "getSignaturesForAddress", address, options
+        )
+        return page
 
     async def _transaction(self, signature: str) -> _Found | None:
         options = {**_FINALIZED, "encoding": "base64", "maxSupportedTransactionVersion": 1}

@@ -83,9 +83,10 @@ class HttpRpc:
         except SolanaJsonRpcError as exc:
             raise refusal(method, exc.code, exc.message) from exc
         except SolanaRpcException as exc:
+            # Without the cause: its text holds the whole URL, and often a key in it.
             raise RpcBusyError(
-                f"{self._where}: no answer to {method}: {exc.__cause__!r}", _retry_after_s(exc)
-            ) from exc
+                f"{self._where}: no answer to {method}: {_cause(exc)}", _retry_after_s(exc)
+            ) from None
         except TimeoutError as exc:
             raise RpcUnavailableError(f"{self._where}: {method} took too long") from exc
         except ReplyError as exc:
@@ -158,6 +159,11 @@ def refusal(method: str, code: int, message: str) -> RpcRefusedError | RpcUnavai
     if code == -32603:
         return RpcUnavailableError(f"{method}: internal error of the node: {message}")
     return RpcRefusedError(method, code, message)
+
+
+def _cause(exc: SolanaRpcException) -> str:
+    response = getattr(exc.__cause__, "response", None)
+    return type(exc.__cause__).__name__ if response is None else f"HTTP {response.status_code}"
 
 
 def _retry_after_s(exc: SolanaRpcException) -> float:

@@ -50,6 +50,23 @@ async def check_chain(rpc: JsonRpc, token: Token, genesis_hash: str | None) -> s
     return genesis
 
 
+async def read_token(rpc: JsonRpc, mint_address: Pubkey) -> Token:
+    """Return a token as the chain has it; nobody in it can pay.
+
+    Raises:
+        ChainMismatchError: There is no such mint, or nobody may mint.
+    """
+    options = {**_FINALIZED, "encoding": "base64"}
+    account = (await rpc.call("getAccountInfo", str(mint_address), options))["value"]
+    if account is None:
+        raise ChainMismatchError(f"the mint {mint_address} does not exist on this cluster")
+    mint = Mint.from_bytes(base64.b64decode(account["data"][0])[:_MINT_BYTES])
+    if mint.mint_authority is None:
+        raise ChainMismatchError(f"the authority of mint {mint_address} was given up")
+    program = Pubkey.from_string(account["owner"])
+    return Token(mint_address, program, mint.decimals, mint.mint_authority, Pubkey.default())
+
+
 def _must_be(what: str, configured: str, on_chain: str) -> None:
     if configured != on_chain:
         raise ChainMismatchError(f"{what}: configured {configured}, on chain {on_chain}")
@@ -119,3 +136,10 @@ async def create_mint(
         if await rpc.call("getBlockHeight", _FINALIZED) > value["lastValidBlockHeight"]:
             raise RpcUnavailableError("the mint's transaction has expired; run the command again")
         await sleep(_POLL_S)
+
+
+async def rents_lamports(rpc: JsonRpc) -> tuple[int, int]:
+    """Return the rent of a marker and of a token account, as this cluster takes it today."""
+    marker = await rpc.call("getMinimumBalanceForRentExemption", 0)
+    account = await rpc.call("getMinimumBalanceForRentExemption", 165)
+    return int(marker), int(account)

@@ -1,0 +1,242 @@
+"""Commands about the token: make it, check it against the store, prove a reading, send on."""
+
+import asyncio
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from solders.pubkey import Pubkey
+
+from gridtokenx_cloud.adapters.keystore import load_keypair
+from gridtokenx_cloud.adapters.solana_rpc.history import SolanaHistory
+from gridtokenx_cloud.adapters.solana_rpc.rpc import connect
+from gridtokenx_cloud.adapters.solana_rpc.setup import airdrop as ask_for_airdrop
+from gridtokenx_cloud.adapters.solana_rpc.setup import create_mint, read_token, rents_lamports
+from gridtokenx_cloud.adapters.solana_rpc.transactions import TOKEN_PROGRAMS
+from gridtokenx_cloud.adapters.store.mint_audit import SqliteAuditStore
+from gridtokenx_cloud.adapters.store.mint_retry import SqliteRetryQueue
+from gridtokenx_cloud.adapters.verifier import verify
+from gridtokenx_cloud.audit import AuditReport, run_audit
+from gridtokenx_cloud.batching import (
+    SIGNATURES,
+    compute_unit_limit,
+    estimate_fee,
+    max_recipients,
+    parse_memo,
+    unit_price_micro_lamports,
+)
+from gridtokenx_cloud.commands.context import CommandContext
+from gridtokenx_cloud.errors import ValidationError
+from gridtokenx_cloud.mint_wiring import connected, conversion_of, public_token, rules_of
+from gridtokenx_cloud.proof import is_in_batch, make_proof, proof_from_json, proof_to_json
+from gridtokenx_cloud.settings import Settings, require
+from gridtokenx_wire import base58
+from gridtokenx_wire.encoding import parse_line
+from gridtokenx_wire.errors import WireError
+from gridtokenx_wire.record import SlotRecord
+from gridtokenx_wire.signing import RECORD_DOMAIN, open_sealed
+
+_AIRDROP_LAMPORTS = 10 * 10**9
+_MOST_UNITS, _MOST_UNITS_PER_RECIPIENT = 5_000, 1_300
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group("mint-account")
+def mint_account() -> None:
+    """The token's account on the chain."""
+
+
+@mint_account.command("create")
+@click.option("--decimals", type=click.IntRange(0, 9), default=9, show_default=True)
+@click.option("--airdrop", is_flag=True, help="Fund the fee payer first; test clusters only.")
+@json_option
+@click.pass_obj
+def mint_account_create(
+    context: CommandContext, decimals: int, airdrop: bool, as_json: bool
+) -> None:
+    """Make a new token whose mint authority is BLOCKCHAIN_MINT_AUTHORITY_KEY."""
+    address, genesis = asyncio.run(_create(context.settings, decimals, airdrop))
+    if as_json:
+        click.echo(json.dumps({"mint_address": str(address), "genesis_hash": genesis}))
+        return
+    click.echo(f"BLOCKCHAIN_MINT_ADDRESS={address}\nBLOCKCHAIN_GENESIS_HASH={genesis}")
+
+
+async def _create(settings: Settings, decimals: int, airdrop: bool) -> tuple[Pubkey, str]:
+    group = settings.blockchain
+    authority = load_keypair(require(group.mint_authority_key, "BLOCKCHAIN_MINT_AUTHORITY_KEY"))
+    payer = load_keypair(require(group.fee_payer_key, "BLOCKCHAIN_FEE_PAYER_KEY"))
+    program = TOKEN_PROGRAMS[group.token_program]
+    async with connected(settings) as rpc:
+        if airdrop:
+            await ask_for_airdrop(rpc, payer.pubkey(), _AIRDROP_LAMPORTS)
+        address = await create_mint(rpc, payer, authority.pubkey(), program, decimals)
+        return address, str(await rpc.call("getGenesisHash"))
+
+
+@click.command("audit")
+@json_option
+@click.pass_obj
+def audit(context: CommandContext, as_json: bool) -> int:
+    """Compare the store with the chain, batch by batch; exit 1 when they differ."""
+    report = asyncio.run(_audit(context))
+    if as_json:
+        found = [asdict(difference) for difference in report.differences]
+        sums = {name: str(value) for name, value in asdict(report.sums).items()}
+        click.echo(json.dumps({"ok": report.ok, "differences": found, "sums": sums}, indent=2))
+    else:
+        rows = [{"sum": name, "value": value} for name, value in asdict(report.sums).items()]
+        context.emit(rows, as_json=False)
+        context.emit([asdict(difference) for difference in report.differences], as_json=False)
+        click.echo("ok" if report.ok else f"{len(report.differences)} differences")
+    return 0 if report.ok else 1
+
+
+async def _audit(context: CommandContext) -> AuditReport:
+    store = SqliteAuditStore(context.database())
+    async with connected(context.settings) as rpc:
+        history = SolanaHistory(rpc, await public_token(context.settings, rpc))
+        return await run_audit(store, history, conversion_of(context.settings))
+
+
+@click.group("retry")
+def retry() -> None:
+    """Credits that a rule or the chain refused."""
+
+
+def _queue(context: CommandContext) -> SqliteRetryQueue:
+    return SqliteRetryQueue(context.database(), context.clock, actor=context.actor)
+
+
+@retry.command("list")
+@click.option("--parked", is_flag=True, help="Only those that wait for an operator.")
+@json_option
+@click.pass_obj
+def retry_list(context: CommandContext, parked: bool, as_json: bool) -> None:
+    """Show the queue."""
+    context.emit(_queue(context).rows(parked_only=parked), as_json)
+
+
+@retry.command("requeue")
+@click.argument("reading_ids", nargs=-1, required=True, type=click.INT)
+@click.pass_obj
+def retry_requeue(context: CommandContext, reading_ids: tuple[int, ...]) -> None:
+    """Let the next pass try these readings again."""
+    for reading_id in reading_ids:
+        _queue(context).requeue(reading_id)
+
+
+@retry.command("give-up")
+@click.argument("reading_ids", nargs=-1, required=True, type=click.INT)
+@click.pass_obj
+def retry_give_up(context: CommandContext, reading_ids: tuple[int, ...]) -> None:
+    """Lay these readings aside; their credit is kept and can be requeued."""
+    for reading_id in reading_ids:
+        _queue(context).give_up(reading_id)
+
+
+@click.command("estimate-fee")
+@click.option("--recipients", type=click.IntRange(1, 64), default=12, show_default=True)
+@click.option("--new-accounts", type=click.IntRange(0, 64), default=0, show_default=True)
+@json_option
+@click.pass_obj
+def estimate(context: CommandContext, recipients: int, new_accounts: int, as_json: bool) -> None:
+    """Say what minting to so many wallets costs now; rent comes back, fees do not."""
+    row = asyncio.run(_estimate(context.settings, recipients, new_accounts))
+    context.emit([row], as_json)
+
+
+async def _estimate(settings: Settings, recipients: int, new_accounts: int) -> dict[str, int]:
+    group, form = settings.blockchain, rules_of(settings).form
+    async with connected(settings) as rpc:
+        token = await public_token(settings, rpc)
+        recent = await rpc.call("getRecentPrioritizationFees", [str(token.mint)])
+        marker_rent, account_rent = await rents_lamports(rpc)
+    price = unit_price_micro_lamports(
+        [entry["prioritizationFee"] for entry in recent],
+        group.priority_fee_floor_micro_lamports,
+        group.priority_fee_cap_micro_lamports,
+    )
+    per_transaction = min(group.max_batch_size, max_recipients(form))
+    transactions = -(-recipients // per_transaction)
+    units = _MOST_UNITS + _MOST_UNITS_PER_RECIPIENT * min(recipients, per_transaction)
+    fee = estimate_fee(SIGNATURES, price, compute_unit_limit(units))
+    return {
+        "transactions": transactions,
+        "price_micro_lamports": price,
+        "fee_lamports": transactions * fee,
+        "marker_rent_lamports": transactions * marker_rent,
+        "account_rent_lamports": new_accounts * account_rent,
+    }
+
+
+@click.command("proof")
+@click.argument("reading_id", type=click.INT)
+@click.pass_obj
+def proof(context: CommandContext, reading_id: int) -> None:
+    """Print the proof of one minted reading as JSON; anybody can check it with verify-proof."""
+    source = SqliteAuditStore(context.database()).proof_source(reading_id)
+    made = make_proof(source.lines, source.index, source.batch_id, source.signature)
+    click.echo(proof_to_json(made))
+
+
+@click.command("verify-proof")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--gateway", required=True, help="Public key of the gateway, base58.")
+@click.option("--rpc-url", required=True, help="Any RPC endpoint of the cluster.")
+def verify_proof(file: Path, gateway: str, rpc_url: str) -> None:
+    """Check a proof against the chain, with nothing of ours; exit 1 when it does not hold."""
+    text = file.read_text(encoding="utf-8")
+    click.echo(asyncio.run(_verified(text, gateway, rpc_url)))
+
+
+async def _verified(text: str, gateway: str, rpc_url: str) -> str:
+    """Return what was proven, one step after the other; a broken step raises."""
+    given = proof_from_json(text)
+    record = _signed_record(given.line.encode("ascii", "replace"), gateway)
+    rpc, endpoints = connect([rpc_url], 10)
+    try:
+        token = await read_token(rpc, Pubkey.from_string(record.token))
+        mint = await SolanaHistory(rpc, token).mint_of(given.transaction)
+    finally:
+        for endpoint in endpoints:
+            await endpoint.close()
+    if mint is None:
+        raise ValidationError(
+            "ProofInvalid",
+            f"{given.transaction} is no finalized mint of token {record.token} by its authority",
+        )
+    memo = parse_memo(mint.memo or "")
+    if memo is None or not is_in_batch(given, memo):
+        raise ValidationError(
+            "ProofInvalid", f"the line is not under the root in the memo of {given.transaction}"
+        )
+    stamp = record.stamp
+    return (
+        f"proven: meter {stamp.meter_id} read {record.export_wh} Wh exported (reading {stamp.seq}"
+        f" of epoch {stamp.epoch}), signed by gateway {gateway}, in batch {memo.batch_id} of"
+        f" {memo.leaves} readings, minted by transaction {given.transaction}, slot {mint.slot}"
+    )
+
+
+def _signed_record(line: bytes, gateway: str) -> SlotRecord:
+    try:
+        open_sealed(line, RECORD_DOMAIN, base58.decode_key(gateway), verify)
+        record = parse_line(line)
+    except WireError as exc:
+        raise ValidationError("ProofInvalid", f"not signed by {gateway}: {exc}") from exc
+    if not isinstance(record, SlotRecord):
+        raise ValidationError("ProofInvalid", f"a {record.kind} record is never minted")
+    return record
+
+
+COMMANDS: tuple[click.Command, ...] = (
+    mint_account,
+    audit,
+    retry,
+    estimate,
+    proof,
+    verify_proof,
+)

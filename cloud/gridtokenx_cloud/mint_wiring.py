@@ -1,0 +1,268 @@
+"""Puts the minting service together from the settings; the only place that knows all its parts."""
+
+import fcntl
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from solders.keypair import Keypair
+from solders.pubkey import Pubkey
+
+from gridtokenx_cloud.adapters.keystore import PolicySigner, SignerPolicy, load_keypair
+from gridtokenx_cloud.adapters.solana_rpc.chain import SolanaMintChain
+from gridtokenx_cloud.adapters.solana_rpc.history import SolanaHistory
+from gridtokenx_cloud.adapters.solana_rpc.rpc import FailoverRpc, JsonRpc, connect
+from gridtokenx_cloud.adapters.solana_rpc.setup import check_chain, read_token
+from gridtokenx_cloud.adapters.solana_rpc.transactions import (
+    TOKEN_PROGRAMS,
+    SolanaWallets,
+    Token,
+)
+from gridtokenx_cloud.adapters.store.database import Database
+from gridtokenx_cloud.adapters.store.mint import SqliteMintStore
+from gridtokenx_cloud.adapters.store.mint_audit import SqliteAuditStore
+from gridtokenx_cloud.audit import unknown_mints
+from gridtokenx_cloud.batching import Markers, TransactionFormat
+from gridtokenx_cloud.errors import ConfigError
+from gridtokenx_cloud.mint_rules import MintRules
+from gridtokenx_cloud.ports.common import Clock
+from gridtokenx_cloud.settings import Settings, TokenizationConfig, require
+from gridtokenx_cloud.settle import MeterPollingService
+from gridtokenx_cloud.tokenization import Conversion, RetryPolicy, conversion
+
+_DAY_MS = 86_400_000
+_FORMATS = {"auto": TransactionFormat.LEGACY} | {form.value: form for form in TransactionFormat}
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectedMinter:
+    """The service and what an audit beside it needs."""
+
+    service: MeterPollingService
+    store: SqliteAuditStore
+    history: SolanaHistory
+    conversion: Conversion
+
+
+def conversion_of(settings: Settings) -> Conversion:
+    """Return the rate between energy and tokens."""
+    group = settings.tokenization
+    return conversion(group.kwh_to_token_ratio, group.decimals)
+
+
+def rules_of(settings: Settings, tokenization: TokenizationConfig | None = None) -> MintRules:
+    """Return the minting rules; *tokenization* = the group with what was changed while running."""
+    group, chain = tokenization or settings.tokenization, settings.blockchain
+    form = _FORMATS[chain.transaction_format]
+    if form is TransactionFormat.V1:
+        raise ConfigError(
+            (
+                "IncompatibleValues: BLOCKCHAIN_TRANSACTION_FORMAT=v1 is not built by this"
+                " version; use auto, legacy or v0",
+            )
+        )
+    return MintRules(
+        conversion=conversion_of(settings),
+        auto_mint_enabled=group.auto_mint_enabled,
+        auto_mint_percentage=group.auto_mint_percentage,
+        auto_trigger_on_submit=group.auto_trigger_on_submit,
+        polling_interval_s=group.polling_interval_secs,
+        batch_size=group.batch_size,
+        max_transactions_per_batch=group.max_transactions_per_batch,
+        mint_threshold_wh=int(group.mint_threshold * 1000),
+        transaction_timeout_s=group.transaction_timeout_secs,
+        concurrent_batches=chain.concurrent_batches,
+        max_batch_size=chain.max_batch_size,
+        max_base_units_per_transaction=chain.max_tokens_per_transaction,
+        form=form,
+    )
+
+
+@asynccontextmanager
+async def connected(settings: Settings) -> AsyncIterator[FailoverRpc]:
+    """Give the way to the cluster."""
+    urls = settings.cloud.solana_rpc_urls
+    if not urls:
+        require(None, "GTX_CLOUD_SOLANA_RPC_URLS")
+    rpc, endpoints = connect(urls, settings.blockchain.rpc_timeout_secs)
+    try:
+        yield rpc
+    finally:
+        for endpoint in endpoints:
+            await endpoint.close()
+
+
+async def public_token(settings: Settings, rpc: JsonRpc) -> Token:
+    """Return the token as the chain has it, for programs that hold no key."""
+    mint = require(settings.blockchain.mint_address, "BLOCKCHAIN_MINT_ADDRESS")
+    return await read_token(rpc, Pubkey.from_string(mint))
+
+
+@asynccontextmanager
+async def connected_minter(
+    settings: Settings,
+    database: Database,
+    clock: Clock,
+    rules: Callable[[], MintRules] | None = None,
+) -> AsyncIterator[ConnectedMinter]:
+    """Give a minting service whose chain, keys and store have been checked against each other.
+
+    Args:
+        settings: Of this process.
+        database: The store, its schema checked.
+        clock: Wall clock.
+        rules: Read before every pass; default: those of *settings*, unchanged.
+
+    Raises:
+        ConfigError: A setting is missing, or the store was started with others.
+        ChainMismatchError: The chain is not the configured one.
+        SigningKeyError: A key can't be used.
+    """
+    fixed = rules_of(settings)
+    keys = _load_keys(settings)
+    token = _token_of(settings, keys)
+    secret = require(settings.blockchain.marker_secret, "BLOCKCHAIN_MARKER_SECRET")
+    markers = Markers(secret.get_secret_value().encode(), str(token.authority))
+    store = SqliteMintStore(database, fixed.conversion, _retry_policy(settings))
+    audit_store = SqliteAuditStore(database)
+    async with connected(settings) as rpc:
+        with only_minter(database.path):
+            genesis = await check_chain(rpc, token, settings.blockchain.genesis_hash)
+            store.bind(_facts(token, genesis, fixed.conversion, markers), clock.now_ms())
+            history = SolanaHistory(rpc, token)
+            spent = store.signed_since(clock.now_ms() // _DAY_MS * _DAY_MS)
+            service = MeterPollingService(
+                store,
+                _chain(settings, rpc, token, markers, _signers(settings, keys, clock, spent)),
+                history,
+                SolanaWallets(token),
+                rules=rules or (lambda: fixed),
+                markers=markers,
+                clock=clock,
+            )
+            await _halt_on_unknown_mints(service, audit_store, history)
+            yield ConnectedMinter(service, audit_store, history, fixed.conversion)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Keys:
+    authority: Keypair
+    payer: Keypair
+
+
+def _load_keys(settings: Settings) -> _Keys:
+    group = settings.blockchain
+    authority = require(group.mint_authority_key, "BLOCKCHAIN_MINT_AUTHORITY_KEY")
+    payer = require(group.fee_payer_key, "BLOCKCHAIN_FEE_PAYER_KEY")
+    keys = _Keys(load_keypair(authority), load_keypair(payer))
+    if keys.authority == keys.payer:
+        raise ConfigError(
+            (
+                "IncompatibleValues: BLOCKCHAIN_MINT_AUTHORITY_KEY and BLOCKCHAIN_FEE_PAYER_KEY"
+                " are one key; use two",
+            )
+        )
+    return keys
+
+
+def _token_of(settings: Settings, keys: _Keys) -> Token:
+    group = settings.blockchain
+    return Token(
+        mint=Pubkey.from_string(require(group.mint_address, "BLOCKCHAIN_MINT_ADDRESS")),
+        program=TOKEN_PROGRAMS[group.token_program],
+        decimals=settings.tokenization.decimals,
+        authority=keys.authority.pubkey(),
+        payer=keys.payer.pubkey(),
+    )
+
+
+def _signers(
+    settings: Settings, keys: _Keys, clock: Clock, spent_today: int
+) -> tuple[PolicySigner, PolicySigner]:
+    group = settings.blockchain
+    policy = SignerPolicy(
+        mint=require(group.mint_address, "BLOCKCHAIN_MINT_ADDRESS"),
+        token_program=str(TOKEN_PROGRAMS[group.token_program]),
+        max_per_transaction=group.max_tokens_per_transaction,
+        max_per_day=group.max_tokens_per_day,
+    )
+    return (
+        PolicySigner(keys.authority, policy, clock.now_ms, spent_today),
+        PolicySigner(keys.payer, policy, clock.now_ms, spent_today),
+    )
+
+
+def _chain(
+    settings: Settings,
+    rpc: FailoverRpc,
+    token: Token,
+    markers: Markers,
+    signers: tuple[PolicySigner, PolicySigner],
+) -> SolanaMintChain:
+    return SolanaMintChain(
+        rpc,
+        token,
+        authority=signers[0],
+        payer=signers[1],
+        markers=markers,
+        form=rules_of(settings).form,
+        price_floor_micro_lamports=settings.blockchain.priority_fee_floor_micro_lamports,
+        price_cap_micro_lamports=settings.blockchain.priority_fee_cap_micro_lamports,
+    )
+
+
+async def _halt_on_unknown_mints(
+    service: MeterPollingService, store: SqliteAuditStore, history: SolanaHistory
+) -> None:
+    """Seal nothing on a store that is older than the chain: it would mint credits again."""
+    for mint in await unknown_mints(store, history):
+        service.halt(
+            0,
+            f"the store does not know {mint.signature}, a mint that our authority signed: was an"
+            " old backup restored, or is the key stolen? Run `gtx-cloud audit`",
+        )
+
+
+def _retry_policy(settings: Settings) -> RetryPolicy:
+    group = settings.tokenization
+    return RetryPolicy(
+        initial_s=group.initial_retry_delay_secs,
+        multiplier=group.retry_backoff_multiplier,
+        max_s=group.max_retry_delay_secs,
+        max_attempts=group.max_retry_attempts,
+    )
+
+
+def _facts(token: Token, genesis: str, rate: Conversion, markers: Markers) -> dict[str, str]:
+    return {
+        "genesis_hash": genesis,
+        "mint_address": str(token.mint),
+        "mint_authority": str(token.authority),
+        "decimals": str(rate.decimals),
+        "base_units_per_wh": str(rate.base_units_per_wh),
+        # Batches count from 1; this marker is never made, it only shows a changed secret.
+        "marker_check": markers.address(0),
+    }
+
+
+@contextmanager
+def only_minter(database_path: Path) -> Iterator[None]:
+    """Hold the lock that keeps a second minter off this store.
+
+    Raises:
+        ConfigError: Somebody else holds it.
+    """
+    path = database_path.with_name(database_path.name + ".minter.lock")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise ConfigError(
+                (f"another minter works on {database_path}; stop it, or leave the role settle out",)
+            ) from exc
+        yield
+    finally:
+        os.close(descriptor)

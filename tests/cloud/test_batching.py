@@ -1,0 +1,200 @@
+import hashlib
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from solders.hash import Hash
+from solders.keypair import Keypair
+from solders.pubkey import Pubkey
+from solders.system_program import ID as SYSTEM
+
+from gridtokenx_cloud.adapters.solana_rpc.transactions import (
+    TOKEN,
+    MintContent,
+    Token,
+    compile_message,
+    mint_instructions,
+    unsigned,
+)
+from gridtokenx_cloud.batching import (
+    MAX_MEMO_BYTES,
+    BatchLimits,
+    BatchMemo,
+    Markers,
+    MintBatchData,
+    TransactionFormat,
+    check_recipients,
+    compute_unit_limit,
+    estimate_fee,
+    max_recipients,
+    optimize_batch,
+    parse_memo,
+    transaction_bytes,
+    unit_price_micro_lamports,
+)
+from gridtokenx_cloud.errors import BatchTooLargeError, EmptyBatchError, ValidationError
+
+AUTHORITY, PAYER, MINT = (Keypair.from_seed(bytes([n]) * 32).pubkey() for n in (1, 2, 3))
+MARKERS = Markers(b"s" * 32, str(AUTHORITY))
+FORMS = st.sampled_from([TransactionFormat.LEGACY, TransactionFormat.V0])
+
+
+def credit(number: int, owner: int, amount: int) -> MintBatchData:
+    return MintBatchData(number, f"user-{owner}", f"wallet-{owner}", "HOUSE", amount, amount)
+
+
+CREDITS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 100)), max_size=120).map(
+    lambda pairs: [credit(n, owner, amount) for n, (owner, amount) in enumerate(pairs)]
+)
+
+
+@given(CREDITS, st.integers(1, 12), st.integers(100, 400))
+def test_packing_loses_and_doubles_nothing_and_every_group_fits(
+    credits_due: list[MintBatchData], recipients: int, cap: int
+) -> None:
+    groups = optimize_batch(credits_due, BatchLimits(recipients, cap))
+
+    placed = [item for group in groups for item in group.items]
+    assert Counter(item.reading_id for item in placed) == Counter(range(len(credits_due)))
+    for group in groups:
+        assert 1 <= len(group.wallets) <= recipients
+        assert group.total_base_units <= cap
+        numbers = [item.reading_id for item in group.items]
+        assert numbers == sorted(numbers)
+
+
+@given(CREDITS)
+def test_each_wallet_gets_the_sum_of_its_credits(credits_due: list[MintBatchData]) -> None:
+    owed: Counter[str] = Counter()
+    paid: Counter[str] = Counter()
+    for item in credits_due:
+        owed[item.wallet_address] += item.amount_base_units
+
+    for group in optimize_batch(credits_due, BatchLimits(12, 10**9)):
+        for item in group.items:
+            paid[item.wallet_address] += item.amount_base_units
+
+    assert paid == owed
+
+
+def test_credits_of_one_owner_share_a_transaction() -> None:
+    credits_due = [credit(1, 1, 5), credit(2, 2, 5), credit(3, 1, 5)]
+
+    groups = optimize_batch(credits_due, BatchLimits(2, 100))
+
+    assert [group.wallets for group in groups] == [("wallet-1", "wallet-2")]
+
+
+def test_a_single_credit_above_the_cap_is_refused() -> None:
+    with pytest.raises(ValidationError) as caught:
+        optimize_batch([credit(1, 1, 101)], BatchLimits(12, 100))
+
+    assert caught.value.code == "AmountExceedsMaximum"
+
+
+def real_bytes(form: TransactionFormat, recipients: int, memo: str) -> int:
+    token = Token(MINT, TOKEN, 9, AUTHORITY, PAYER)
+    accounts = [Pubkey.from_bytes(hashlib.sha256(bytes([n])).digest()) for n in range(recipients)]
+    content = MintContent(
+        memo=memo,
+        marker=Pubkey.from_string(MARKERS.address(1)),
+        marker_seed=MARKERS.seed(1),
+        marker_lamports=890_880,
+        payments=tuple((account, 10**12) for account in accounts),
+        compute_units=50_000,
+        unit_price_micro_lamports=1_000,
+    )
+    instructions = mint_instructions(token, content)
+    return len(unsigned(compile_message(instructions, PAYER, Hash.default(), form)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(FORMS, st.integers(1, 20), st.integers(0, MAX_MEMO_BYTES))
+def test_the_size_formula_is_that_of_the_real_bytes(
+    form: TransactionFormat, recipients: int, memo_bytes: int
+) -> None:
+    size = transaction_bytes(form, recipients, memo_bytes)
+
+    assert size == real_bytes(form, recipients, "m" * memo_bytes)
+
+
+@pytest.mark.parametrize(("form", "most"), [("legacy", 12), ("v0", 11), ("v1", 57)])
+def test_a_transaction_takes_as_many_recipients_as_its_format_carries(form: str, most: int) -> None:
+    chosen = TransactionFormat(form)
+
+    assert max_recipients(chosen) == most
+    assert transaction_bytes(chosen, max_recipients(chosen), 80) <= chosen.max_bytes
+
+
+def test_the_fullest_legacy_transaction_fits_and_one_more_does_not() -> None:
+    most = max_recipients(TransactionFormat.LEGACY)
+
+    assert real_bytes(TransactionFormat.LEGACY, most, "m" * 80) <= 1232
+    assert real_bytes(TransactionFormat.LEGACY, most + 1, "m" * 80) > 1232
+
+
+def test_a_batch_that_no_transaction_can_carry_is_refused() -> None:
+    with pytest.raises(EmptyBatchError):
+        check_recipients(0, TransactionFormat.LEGACY)
+    with pytest.raises(BatchTooLargeError) as caught:
+        check_recipients(13, TransactionFormat.LEGACY)
+
+    assert (caught.value.size, caught.value.max_size) == (13, 12)
+
+
+@given(
+    st.integers(1, 2**63 - 1),
+    st.integers(1, 10**6),
+    st.integers(0, 10**9),
+    st.integers(0, 10**6),
+    st.binary(min_size=32, max_size=32),
+)
+def test_a_memo_is_short_ascii_and_reads_back(
+    batch_id: int, leaves: int, start: int, minutes: int, root: bytes
+) -> None:
+    memo = BatchMemo(batch_id, leaves, start, minutes, root)
+
+    text = memo.text()
+
+    assert parse_memo(text) == memo
+    assert len(text.encode("ascii")) <= MAX_MEMO_BYTES
+
+
+@pytest.mark.parametrize("text", ["", "gm1:1:2:3:4:short", "gm2:1:1:1:1:" + "A" * 43])
+def test_other_words_are_no_memo_of_ours(text: str) -> None:
+    assert parse_memo(text) is None
+
+
+def test_a_marker_is_where_the_system_program_makes_it() -> None:
+    for batch_id in (1, 2, 10**9):
+        expected = Pubkey.create_with_seed(AUTHORITY, MARKERS.seed(batch_id), SYSTEM)
+        assert MARKERS.address(batch_id) == str(expected)
+        assert len(MARKERS.seed(batch_id)) == 32
+
+
+def test_another_secret_makes_another_marker_and_none_is_shown() -> None:
+    assert Markers(b"t" * 32, str(AUTHORITY)).address(1) != MARKERS.address(1)
+    assert "ssss" not in repr(MARKERS)
+
+
+@pytest.mark.parametrize(
+    ("recent", "attempts", "price"),
+    [([], 0, 10), ([50] * 3 + [90], 0, 90), ([5000], 0, 100), ([20] * 8, 1, 30), ([20], 9, 100)],
+)
+def test_the_price_follows_the_market_within_its_bounds(
+    recent: list[int], attempts: int, price: int
+) -> None:
+    assert unit_price_micro_lamports(recent, 10, 100, attempts) == price
+
+
+def test_fee_is_signatures_plus_price_of_the_limit_rounded_up() -> None:
+    assert estimate_fee(2, 1_000, 4_321) == 10_005
+    assert estimate_fee(1, 0, 200_000) == 5_000
+
+
+def test_the_compute_limit_has_a_tenth_to_spare_and_grows_after_exhaustion() -> None:
+    assert compute_unit_limit(2_000) == 3_000
+    assert compute_unit_limit(100_000) == 110_000
+    assert compute_unit_limit(100_000, 1) == 165_000
+    assert compute_unit_limit(1_399_999, 30) == 1_400_000

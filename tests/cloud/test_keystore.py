@@ -1,0 +1,175 @@
+import json
+from pathlib import Path
+
+import pytest
+from solders.hash import Hash
+from solders.instruction import AccountMeta, Instruction
+from solders.keypair import Keypair
+from solders.message import Message, to_bytes_versioned
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+from solders.system_program import TransferParams, transfer
+
+from gridtokenx_cloud.adapters.keystore import (
+    PolicySigner,
+    SignerPolicy,
+    load_keypair,
+    write_keypair,
+)
+from gridtokenx_cloud.adapters.solana_rpc.transactions import (
+    TOKEN,
+    TOKEN_2022,
+    MintContent,
+    Token,
+    create_account_instruction,
+    mint_instructions,
+)
+from gridtokenx_cloud.batching import Markers
+from gridtokenx_cloud.errors import SigningKeyError
+
+AUTHORITY = Keypair.from_seed(b"a" * 32)
+PAYER, MINT, OTHER = (Keypair.from_seed(bytes([n]) * 32).pubkey() for n in (2, 3, 4))
+THE_TOKEN = Token(MINT, TOKEN, 9, AUTHORITY.pubkey(), PAYER)
+MARKERS = Markers(b"s" * 32, str(AUTHORITY.pubkey()))
+DAY_MS = 86_400_000
+
+
+def signer(cap: int = 1000, day: int = 1500, now_ms: list[int] | None = None) -> PolicySigner:
+    at = now_ms or [0]
+    return PolicySigner(AUTHORITY, SignerPolicy(str(MINT), str(TOKEN), cap, day), lambda: at[0])
+
+
+def mint(*amounts: int, token: Token = THE_TOKEN, batch_id: int = 1) -> list[Instruction]:
+    content = MintContent(
+        memo="gm1",
+        marker=Pubkey.from_string(MARKERS.address(batch_id)),
+        marker_seed=MARKERS.seed(batch_id),
+        marker_lamports=890_880,
+        payments=tuple((OTHER, amount) for amount in amounts),
+        compute_units=1_000,
+        unit_price_micro_lamports=1,
+    )
+    return mint_instructions(token, content)
+
+
+def message(instructions: list[Instruction]) -> bytes:
+    return to_bytes_versioned(Message.new_with_blockhash(instructions, PAYER, Hash.default()))
+
+
+def test_a_key_file_is_that_of_the_solana_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "id.json"
+
+    write_keypair(path, AUTHORITY)
+
+    assert json.loads(path.read_text()) == list(bytes(AUTHORITY))
+    assert load_keypair(path) == AUTHORITY
+    with pytest.raises(SigningKeyError, match="can't be made"):
+        write_keypair(path, AUTHORITY)
+
+
+def test_a_key_that_others_can_read_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "id.json"
+    write_keypair(path, AUTHORITY)
+    path.chmod(0o640)
+
+    with pytest.raises(SigningKeyError) as caught:
+        load_keypair(path)
+
+    assert str(path) in str(caught.value)
+    assert "0640" in str(caught.value)
+    assert f"chmod 600 {path}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[1, 2]", json.dumps([300] * 64), json.dumps([1] * 64), json.dumps(["x"] * 64)],
+)
+def test_a_damaged_key_file_is_one_clear_line_without_its_content(
+    tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "id.json"
+    path.write_text(text)
+    path.chmod(0o600)
+
+    with pytest.raises(SigningKeyError, match="is no Solana key") as caught:
+        load_keypair(path)
+
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_a_missing_key_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SigningKeyError, match="can't be read: FileNotFoundError"):
+        load_keypair(tmp_path / "missing.json")
+
+
+def test_a_mint_of_our_token_is_signed_and_the_key_never_shown() -> None:
+    one = signer()
+    body = message(mint(600, 400))
+
+    signature = Signature.from_bytes(one.sign(body))
+
+    assert signature.verify(AUTHORITY.pubkey(), body)
+    assert repr(one) == f"PolicySigner({AUTHORITY.pubkey()})"
+
+
+def test_making_a_token_account_is_signed() -> None:
+    signer().sign(message([create_account_instruction(THE_TOKEN, OTHER)]))
+
+
+def _with_data(instruction: Instruction, data: bytes) -> Instruction:
+    return Instruction(instruction.program_id, data, instruction.accounts)
+
+
+REFUSED: dict[str, list[Instruction]] = {
+    "a transfer of SOL": [transfer(TransferParams(from_pubkey=PAYER, to_pubkey=OTHER, lamports=1))],
+    "an unknown program": [Instruction(OTHER, b"", [])],
+    "another mint": mint(1, token=Token(OTHER, TOKEN, 9, AUTHORITY.pubkey(), PAYER)),
+    "another token program": mint(1, token=Token(MINT, TOKEN_2022, 9, AUTHORITY.pubkey(), PAYER)),
+    "SetAuthority": [
+        Instruction(
+            TOKEN,
+            bytes([6, 0, 1]) + bytes(OTHER),
+            [AccountMeta(MINT, False, True), AccountMeta(AUTHORITY.pubkey(), True, False)],
+        )
+    ],
+    "a mint without a marker": mint(1)[:2] + mint(1)[3:],
+    "two markers": [*mint(1), mint(1, batch_id=2)[2]],
+    "a marker alone": [mint(1)[2]],
+    "an account of another mint": [
+        create_account_instruction(Token(OTHER, TOKEN, 9, AUTHORITY.pubkey(), PAYER), OTHER)
+    ],
+    "a marker that locks much SOL": [
+        *mint(1)[:2],
+        _with_data(
+            mint(1)[2],
+            bytes(mint(1)[2].data)[:76] + (10**9).to_bytes(8, "little") + bytes(40),
+        ),
+        *mint(1)[3:],
+    ],
+    "more than the cap": mint(600, 401),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_signer_refuses(name: str) -> None:
+    with pytest.raises(SigningKeyError, match="refuses"):
+        signer().sign(message(REFUSED[name]))
+
+
+def test_bytes_that_are_no_message_are_refused() -> None:
+    with pytest.raises(SigningKeyError, match="no transaction message"):
+        signer().sign(b"\x01\x02")
+
+
+def test_the_daily_cap_counts_a_batch_once_and_starts_anew_at_midnight_utc() -> None:
+    now_ms = [DAY_MS - 1]
+    one = signer(now_ms=now_ms)
+    one.sign(message(mint(1000)))
+    one.sign(message(mint(1000)))
+
+    with pytest.raises(SigningKeyError, match="per day"):
+        one.sign(message(mint(501, batch_id=2)))
+    one.sign(message(mint(500, batch_id=3)))
+    now_ms[0] += 1
+    one.sign(message(mint(1000, batch_id=4)))
