@@ -3,6 +3,7 @@
 import logging
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
@@ -21,6 +22,7 @@ from gridtokenx_cloud.wiring import (
     events_role,
     ingest_role,
     ingest_service,
+    metrics_role,
     open_store,
     settle_role,
     store_check,
@@ -36,12 +38,14 @@ class App:
     Attributes:
         roles: In the order in which they end: first who takes work in, last who answers.
         draining: Set once the process is to end; `/readyz` is red from then on.
+        restarts: How often each role was started again.
     """
 
     settings: Settings
     database: Database
     roles: tuple[Role, ...]
     draining: threading.Event
+    restarts: Counter[str]
 
 
 def build(settings: Settings, clock: Clock) -> App:
@@ -56,14 +60,14 @@ def build(settings: Settings, clock: Clock) -> App:
     try:
         parts = Parts(settings, clock, database, Relay())
         bind_facts(parts)
-        draining = threading.Event()
-        return App(settings, database, _roles(parts, draining), draining)
+        draining, restarts = threading.Event(), Counter[str]()
+        return App(settings, database, _roles(parts, draining, restarts), draining, restarts)
     except CloudError:
         database.close()
         raise
 
 
-def _roles(parts: Parts, draining: threading.Event) -> tuple[Role, ...]:
+def _roles(parts: Parts, draining: threading.Event, restarts: Counter[str]) -> tuple[Role, ...]:
     settings = parts.settings
     wanted = settings.cloud.roles
     service = ingest_service(parts) if {"ingest", "api"} & set(wanted) else None
@@ -89,6 +93,7 @@ def _roles(parts: Parts, draining: threading.Event) -> tuple[Role, ...]:
             **{role.name: role.trouble for role in roles},
         }
         roles.append(api_role(parts, service, checks))
+    roles.append(metrics_role(parts, tuple(roles), restarts))
     return tuple(roles)
 
 
@@ -101,7 +106,7 @@ def serve(app: App) -> bool:
     Raises:
         PermanentError: A role met what only a human can change.
     """
-    supervisor = Supervisor(app.roles)
+    supervisor = Supervisor(app.roles, restarts=app.restarts)
     _on_signals(supervisor)
     _log.info("config_loaded", extra=dict(non_default_values(app.settings)))
     _log.info("started", extra={"roles": ",".join(role.name for role in app.roles)})
@@ -110,7 +115,7 @@ def serve(app: App) -> bool:
         supervisor.wait()
     finally:
         app.draining.set()
-        _log.info("stopping", extra={"restarts": sum(supervisor.restarts.values())})
+        _log.info("stopping", extra={"restarts": supervisor.restarts.total()})
         late = supervisor.stop(app.settings.cloud.shutdown_timeout_secs)
         if late:
             _log.error("roles_still_running", extra={"roles": ",".join(late)})

@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -61,15 +62,22 @@ class _Running:
     task: Role
     stop: StopSignal = field(default_factory=StopSignal)
     thread: threading.Thread | None = None
-    restarts: int = 0
 
 
 class Supervisor:
-    """Owns the roles' threads; every method is called by the main thread."""
+    """Owns the roles' threads; every method is called by the main thread.
+
+    Attributes:
+        restarts: How often each role was started again.
+    """
 
     def __init__(
-        self, roles: Sequence[Role], pause_s: Callable[[int], float] | None = None
+        self,
+        roles: Sequence[Role],
+        pause_s: Callable[[int], float] | None = None,
+        restarts: Counter[str] | None = None,
     ) -> None:
+        self.restarts = Counter() if restarts is None else restarts
         self._roles = [_Running(role) for role in roles]
         self._pause_s = pause_s or restart_pause_s
         self._wake = threading.Event()
@@ -110,11 +118,6 @@ class Supervisor:
                     late.append(role.task.name)
         return late
 
-    @property
-    def restarts(self) -> dict[str, int]:
-        """How often each role was started again."""
-        return {role.task.name: role.restarts for role in self._roles}
-
     def _keep_running(self, role: _Running) -> None:
         failures = 0
         while not role.stop.is_set():
@@ -134,7 +137,7 @@ class Supervisor:
                 _log.exception("role_crashed", extra={"role": role.task.name})
             # A long good run pays for what went wrong before it.
             failures = 1 if time.monotonic() - began > _LONGEST_PAUSE_S else failures + 1
-            role.restarts += 1
+            self.restarts[role.task.name] += 1
             role.stop.wait(self._pause_s(failures))
 
 

@@ -1,9 +1,10 @@
 """Each role with the adapters and values it needs; the only place that knows them all."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from urllib.parse import urlsplit
 
 from gridtokenx_cloud.adapters.http_api import ReadyCheck, build_api
@@ -12,6 +13,7 @@ from gridtokenx_cloud.adapters.mqtt import MqttIngest
 from gridtokenx_cloud.adapters.store.access import SqliteAccess
 from gridtokenx_cloud.adapters.store.database import Database, open_database
 from gridtokenx_cloud.adapters.store.events import SqliteEventStore
+from gridtokenx_cloud.adapters.store.figures import store_figures
 from gridtokenx_cloud.adapters.store.ingest import SqliteIngestStore
 from gridtokenx_cloud.adapters.store.migrate import check_schema
 from gridtokenx_cloud.adapters.store.mint import SqliteMintStore
@@ -21,14 +23,17 @@ from gridtokenx_cloud.adapters.websocket_api import EventServer, EventServerLimi
 from gridtokenx_cloud.broadcast import Broadcast, BroadcastLimits
 from gridtokenx_cloud.errors import NotFoundError
 from gridtokenx_cloud.ingest import IngestService, Message
+from gridtokenx_cloud.metrics import Figure, process_figures
 from gridtokenx_cloud.mint_wiring import connected_minter, conversion_of
 from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.roles.api import ApiRole
 from gridtokenx_cloud.roles.events import EventsRole
 from gridtokenx_cloud.roles.ingest import IngestRole
+from gridtokenx_cloud.roles.metrics import MetricsRole
 from gridtokenx_cloud.roles.relay import Relay
 from gridtokenx_cloud.roles.settle import SettleRole
 from gridtokenx_cloud.settings import Settings, require, split_bind
+from gridtokenx_cloud.supervisor import Role
 from gridtokenx_cloud.tokenization import RetryPolicy
 from gridtokenx_cloud.verify import ReadingRules
 from gridtokenx_wire.topics import Channel, topic
@@ -157,6 +162,18 @@ def settle_role(parts: Parts) -> SettleRole:
         parts.relay,
         parts.settings.blockchain.audit_interval_secs,
     )
+
+
+def metrics_role(parts: Parts, roles: Sequence[Role], restarts: Mapping[str, int]) -> MetricsRole:
+    """Return the role that shows how the others and the store are."""
+
+    def collect() -> Iterator[Figure]:
+        yield from process_figures(
+            version("gridtokenx"), {role.name: role.trouble() for role in roles}, restarts
+        )
+        yield from store_figures(parts.database, parts.clock.now_ms())
+
+    return MetricsRole(collect, *split_bind(parts.settings.cloud.metrics_bind))
 
 
 def own_origins(settings: Settings) -> tuple[str, ...]:

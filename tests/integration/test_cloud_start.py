@@ -49,6 +49,14 @@ def ready(place: Installation) -> tuple[int, dict[str, object]]:
             return refused.code, json.load(refused)
 
 
+def metrics(place: Installation) -> dict[str, str]:
+    url = f"http://{place.env['GTX_CLOUD_METRICS_BIND']}/metrics"
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    return {name: value for name, _, value in pairs}
+
+
 def test_signed_readings_become_tokens_and_the_books_agree(place: Installation) -> None:
     with place.running() as process, place.gateway() as publish:
         wait_until(lambda: ready(place)[0] == 200, "the cloud is ready")
@@ -56,10 +64,14 @@ def test_signed_readings_become_tokens_and_the_books_agree(place: Installation) 
         publish(reading(place, 3, 2_500))
         wait_until(lambda: place.durable_seqs() == {1, 2, 3}, "receipts for all three")
         wait_until(lambda: place.minted_wh() == 1_500, "1,500 Wh minted")
+        figures = metrics(place)
         process.send_signal(signal.SIGTERM)
         code = process.wait(timeout=40)
 
     assert code == 0
+    assert figures["gridtokenx_energy_minted_wh_total"] == "1500"
+    assert figures["gridtokenx_unminted_readings"] == "0"
+    assert figures['gridtokenx_service_up{service="settle"}'] == "1"
     events = [entry["event"] for entry in log_events(place.log)]
     assert events[0] == "config_loaded"
     assert events[-1] == "stopped"
@@ -102,7 +114,9 @@ def start(place: Installation, **env: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize("setting", ["GTX_CLOUD_HTTP_BIND", "WEBSOCKET_BIND"])
+@pytest.mark.parametrize(
+    "setting", ["GTX_CLOUD_HTTP_BIND", "GTX_CLOUD_METRICS_BIND", "WEBSOCKET_BIND"]
+)
 def test_a_port_in_use_is_one_line_that_names_it(still: Installation, setting: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

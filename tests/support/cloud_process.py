@@ -145,7 +145,7 @@ class Installation:
 @contextmanager
 def installation(folder: Path) -> Iterator[Installation]:
     """Give a store, a broker and a chain with a token; the cloud itself is not started."""
-    rpc_port, mqtt_port, http_port, ws_port = (free_port() for _ in range(4))
+    rpc_port, mqtt_port, http_port, ws_port, metrics_port = (free_port() for _ in range(5))
     users = {"cloud": MQTT_PASSWORD, GATEWAY.gateway_id: "gateway-word"}
     broker_folder = folder / "broker"
     broker_folder.mkdir()
@@ -168,6 +168,7 @@ def installation(folder: Path) -> Iterator[Installation]:
             "GTX_CLOUD_CLOUD_KEY": f"file:{folder / 'cloud'}",
             "GTX_CLOUD_SOLANA_RPC_URLS": url,
             "GTX_CLOUD_HTTP_BIND": f"127.0.0.1:{http_port}",
+            "GTX_CLOUD_METRICS_BIND": f"127.0.0.1:{metrics_port}",
             "GTX_CLOUD_LOG_LEVEL": "debug",
             "WEBSOCKET_BIND": f"127.0.0.1:{ws_port}",
             "BLOCKCHAIN_MINT_ADDRESS": mint,

@@ -1,0 +1,70 @@
+"""Figures for Prometheus, as text; pure."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Literal
+
+_PREFIX = "gridtokenx_"
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number at one moment; a counter only grows.
+
+    Attributes:
+        name: Without the common prefix; counters end in `_total`.
+        meaning: One phrase for people.
+    """
+
+    name: str
+    meaning: str
+    value: int
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> Literal["counter", "gauge"]:
+        """How Prometheus treats it."""
+        return "counter" if self.name.endswith("_total") else "gauge"
+
+
+def exposition(figures: Iterable[Figure]) -> str:
+    """Return the text format, version 0.0.4; figures of one name stand together."""
+    lines: list[str] = []
+    for name, group in groupby(sorted(figures, key=lambda f: f.name), key=lambda f: f.name):
+        members = list(group)
+        lines += [
+            f"# HELP {_PREFIX}{name} {members[0].meaning}",
+            f"# TYPE {_PREFIX}{name} {members[0].kind}",
+            *(f"{_PREFIX}{name}{_labels(one.labels)} {one.value}" for one in members),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def process_figures(
+    version: str, troubles: Mapping[str, str | None], restarts: Mapping[str, int]
+) -> Iterator[Figure]:
+    """Yield what one process knows of its roles.
+
+    Args:
+        version: Of this program.
+        troubles: Role -> why it can do no work now.
+        restarts: Role -> how often it was started again.
+    """
+    yield Figure("build_info", "Version of the program", 1, {"version": version})
+    for role, trouble in troubles.items():
+        labels = {"service": role}
+        yield Figure("service_up", "1 while the service can work", int(trouble is None), labels)
+        yield Figure(
+            "service_restarts_total",
+            "How often the service was started again",
+            restarts.get(role, 0),
+            labels,
+        )
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    if not labels:
+        return ""
+    return "{" + ",".join(f'{k}="{v.translate(_ESCAPES)}"' for k, v in labels.items()) + "}"

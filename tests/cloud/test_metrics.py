@@ -1,0 +1,37 @@
+from gridtokenx_cloud.metrics import Figure, exposition, process_figures
+
+
+def test_figures_of_one_name_stand_together_under_one_head() -> None:
+    text = exposition(
+        [
+            Figure("queue", "Rows", 1, {"state": "waiting"}),
+            Figure("minted_wh_total", "Wh", 2**53 + 1),
+            Figure("queue", "Rows", 2, {"state": "parked"}),
+        ]
+    )
+
+    assert text.splitlines() == [
+        "# HELP gridtokenx_minted_wh_total Wh",
+        "# TYPE gridtokenx_minted_wh_total counter",
+        "gridtokenx_minted_wh_total 9007199254740993",
+        "# HELP gridtokenx_queue Rows",
+        "# TYPE gridtokenx_queue gauge",
+        'gridtokenx_queue{state="waiting"} 1',
+        'gridtokenx_queue{state="parked"} 2',
+    ]
+
+
+def test_a_label_cannot_break_its_line() -> None:
+    text = exposition([Figure("x", "X", 1, {"a": 'say "hi"\n\\'})])
+
+    assert text.splitlines()[-1] == r'gridtokenx_x{a="say \"hi\"\n\\"} 1'
+
+
+def test_a_role_in_trouble_is_down_and_its_restarts_are_counted() -> None:
+    figures = process_figures("1.0", {"ingest": "no broker", "api": None}, {"ingest": 3})
+
+    lines = exposition(figures).splitlines()
+
+    assert 'gridtokenx_service_up{service="ingest"} 0' in lines
+    assert 'gridtokenx_service_up{service="api"} 1' in lines
+    assert 'gridtokenx_service_restarts_total{service="ingest"} 3' in lines
