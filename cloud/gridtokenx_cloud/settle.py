@@ -81,8 +81,6 @@ class MeterPollingService:
     def lift(self, batch_id: int) -> None:
         """See `Halts.lift`."""
         if self._halts.pop(batch_id, None) is not None:
-            if not self._halts:
-                self._trouble.clear()
             logger.info("minting_resumed", extra={"batch_id": batch_id})
 
     def fetch_unminted_readings(
@@ -193,10 +191,10 @@ class MeterPollingService:
             while True:
                 progress = self._pass(draining=True)
                 left = self._store.backlog(self._clock.now_ms())
+                if self._halts and self._driving.keys() <= self._halts.keys():
+                    raise MintingHaltedError("; ".join(self.halted))
                 if not left.unminted and not left.live_batches:
                     return left
-                if self._halts:
-                    raise MintingHaltedError("; ".join(self.halted))
                 if not progress:
                     await self._any_ended()
         finally:
@@ -294,6 +292,7 @@ class MeterPollingService:
         if not self._driving:
             await self._sleep(1.0)
             return
+        self._trouble.clear()
         trouble = asyncio.create_task(self._trouble.wait())
         try:
             awaited = [trouble, *self._driving.values()]
