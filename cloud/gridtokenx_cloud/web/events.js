@@ -1,6 +1,7 @@
 // The event stream: one WebSocket, resumed by offset after every interruption.
 
 import * as api from "./api.js";
+import { setServerTime } from "./format.js";
 
 const FIRST_DELAY_MS = 500;
 const LONGEST_DELAY_MS = 30_000;
@@ -92,6 +93,7 @@ export class EventStream {
 
   #welcome(message) {
     let whole = true;
+    setServerTime(message.server_time);
     for (const { s, epoch, o, recovered } of message.streams) {
       if (recovered === true) continue;
       if (recovered === false) whole = false;

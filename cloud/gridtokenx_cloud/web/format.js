@@ -8,6 +8,11 @@ const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-d
 const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 const point = three.formatToParts(0.5).find((part) => part.type === "decimal").value;
 
+// Times come from the server; a browser whose clock is off must not call its values old.
+let skewMs = 0;
+export const serverNow = () => Date.now() + skewMs;
+export const setServerTime = (time) => (skewMs = Date.parse(time) - Date.now());
+
 export const count = (number) => whole.format(number);
 
 export const kwh = (wh) => (wh === null || wh === undefined ? "–" : `${three.format(wh / 1000)} kWh`);
@@ -46,13 +51,13 @@ export const FLOW_ARROWS = { import: "↓", export: "↑", none: "·" };
 
 export function when(time) {
   const moment = new Date(time);
-  return Date.now() - moment < 20 * 3600e3 ? clock.format(moment) : day.format(moment);
+  return serverNow() - moment < 20 * 3600e3 ? clock.format(moment) : day.format(moment);
 }
 
 export const minute = (ms) => clock.format(new Date(ms));
 
 export function age(ms) {
-  const seconds = Math.max(0, Math.round((Date.now() - ms) / 1000));
+  const seconds = Math.max(0, Math.round((serverNow() - ms) / 1000));
   if (seconds < 3) return "just now";
   if (seconds < 90) return `${seconds} s ago`;
   if (seconds < 5400) return `${Math.round(seconds / 60)} min ago`;

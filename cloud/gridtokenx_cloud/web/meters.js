@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { WINDOW_MS, draw } from "./chart.js";
 import { byId, clone, setText } from "./dom.js";
-import { FLOW_ARROWS, FLOW_WORDS, age, flow, kwh, minute, power, range, shorten, tokens } from "./format.js";
+import { FLOW_ARROWS, FLOW_WORDS, age, flow, kwh, minute, power, range, serverNow, shorten, tokens } from "./format.js";
 
 const STALE_MS = 120_000;
 const CHARTS_FETCHED = 24;
@@ -105,7 +105,7 @@ export class Meters {
 
   // Power of all meters together; null as long as none is fresh.
   total() {
-    const fresh = [...this.#cards.values()].map((card) => card.points.at(-1)).filter((point) => point && Date.now() - point.t < STALE_MS);
+    const fresh = [...this.#cards.values()].map((card) => card.points.at(-1)).filter((point) => point && serverNow() - point.t < STALE_MS);
     return { watts: fresh.length ? fresh.reduce((sum, point) => sum + point.w, 0) : null, fresh: fresh.length, all: this.#cards.size };
   }
 
@@ -115,18 +115,23 @@ export class Meters {
 
   #render(card) {
     const { node, fields, meter } = card;
-    const now = Date.now();
+    const now = serverNow();
     const newest = card.points.at(-1);
     card.points = card.points.filter((point) => point.t >= now - WINDOW_MS || point === newest);
     const shown = card.points.filter((point) => point.t >= now - WINDOW_MS);
     setText(fields.name, meter.meter_id);
-    node.toggleAttribute("data-stale", !newest || now - newest.t > STALE_MS);
+    // An old value is not the power now: it is named as the last one, and no longer shown large.
+    const live = newest !== undefined && now - newest.t <= STALE_MS;
     const direction = newest ? flow(newest.w) : "none";
-    fields.now.dataset.flow = direction;
-    setText(fields.arrow, newest ? FLOW_ARROWS[direction] : "");
-    setText(fields.power, newest ? power(newest.w).join("\u00a0") : "–");
-    setText(fields.direction, newest ? FLOW_WORDS[direction] : "waiting for the first value");
+    const last = newest ? power(newest.w).join("\u00a0") : "";
+    node.toggleAttribute("data-stale", !live);
+    fields.now.dataset.flow = live ? direction : "none";
+    setText(fields.arrow, live ? FLOW_ARROWS[direction] : "");
+    setText(fields.power, live ? last : "–");
+    const old = newest ? `last value ${last}, ${FLOW_WORDS[direction]}` : "waiting for the first value";
+    setText(fields.direction, live ? FLOW_WORDS[direction] : old);
     setText(fields.age, newest ? age(newest.t) : "");
+    fields.caption.hidden = shown.length < 2;
     if (shown.length > 1) {
       fields.chart.replaceChildren(draw(shown, now));
       setText(fields.from, "10 min ago");
