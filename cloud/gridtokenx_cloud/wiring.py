@@ -112,6 +112,8 @@ def ingest_role(parts: Parts, service: IngestService) -> IngestRole:
             password.get_secret_value() if password is not None else None,
             cloud.mqtt_ca_file,
             service,
+            cert_file=cloud.mqtt_cert_file,
+            key_file=cloud.mqtt_key_file,
         ),
         _INGEST_STOP_S,
     )

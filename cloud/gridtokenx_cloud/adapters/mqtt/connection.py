@@ -33,6 +33,8 @@ class Broker:
     username: str | None = None
     password: str | None = None
     ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,8 @@ class Connection:
         if self._broker.username is not None:
             client.username_pw_set(self._broker.username, self._broker.password)
         if urlsplit(self._broker.url).scheme == "mqtts":
-            ca_file = self._broker.ca_file
-            client.tls_set(ca_certs=str(ca_file) if ca_file is not None else None)
+            broker = self._broker
+            client.tls_set(_text(broker.ca_file), _text(broker.cert_file), _text(broker.key_file))
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
@@ -171,3 +173,7 @@ class Connection:
             self._report(f"connection lost: {code}")
         self.ready = False
         self._ended.set()
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

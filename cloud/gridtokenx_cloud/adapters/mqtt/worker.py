@@ -53,11 +53,13 @@ class MqttIngest:
         ca_file: Path | None,
         service: IngestService,
         *,
+        cert_file: Path | None = None,
+        key_file: Path | None = None,
         first_delay_s: float = 1.0,
         last_delay_s: float = 120.0,
     ) -> None:
         self.counters = MqttCounters()
-        self._broker = Broker(url, username, password, ca_file)
+        self._broker = Broker(url, username, password, ca_file, cert_file, key_file)
         self._service = service
         self._delays_s = (first_delay_s, last_delay_s)
         self._inbox: queue.Queue[Delivery] = queue.Queue(MAX_WAITING_MESSAGES)
