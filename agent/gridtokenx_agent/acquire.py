@@ -46,6 +46,7 @@ class Meter:
     """One meter as its bus task knows it.
 
     Attributes:
+        mints: Its profile may make slot records; otherwise its slots become samples.
         check_identity: Ask the identity register with the next slot.
         refused_answers: Answers in a row that could not be used.
         told: A refused value was told, and no good one came since.
@@ -57,6 +58,7 @@ class Meter:
     limits: Limits
     plan: Plan
     unit: Unit
+    mints: bool = True
     check_identity: bool = True
     refused_answers: int = 0
     told: bool = False
@@ -71,6 +73,7 @@ def plan_meter(
     interval_s: int,
     sample_s: int,
     at: Instant,
+    mints: bool = True,
 ) -> Meter:
     """Return a meter that is first read at its next slot edge."""
     period_ms = min(interval_s, sample_s or interval_s) * 1000
@@ -81,6 +84,7 @@ def plan_meter(
         recorder=recorder,
         limits=limits,
         plan=replace(plan, missed=_was_away(recorder, plan, at)),
+        mints=mints,
         unit=Unit(
             answered_ms=at.mono_ms,
             period_ms=max(_SHORTEST_PERIOD_MS, min(period_ms, _LONGEST_PERIOD_MS)),
@@ -148,6 +152,10 @@ class BusLoop:
         reading = await meter.reader.read_slot(identity=identity)
         await self._success(meter, reading.at)
         await self._identify(meter, reading, asked=identity)
+        if not meter.mints:
+            meter.plan = after_slot(meter.plan, self._clock.now())
+            await meter.recorder.sample(reading.at, 0, reading.flags, reading.live)
+            return
         if reading.energy is None:
             await self._refuse(meter, _NO_VALUE, reading.fault, reading.at)
             return

@@ -22,8 +22,14 @@ from gridtokenx_agent.counters import Limits, MeterState
 from gridtokenx_agent.errors import ConfigError
 from gridtokenx_agent.health import stuck
 from gridtokenx_agent.ports import Clock, MeterBus, RecordSigner, TrueTime
+from gridtokenx_agent.profiles import (
+    bus_busy_percent,
+    busy_fault,
+    evidence_warning,
+    may_mint,
+)
 from gridtokenx_agent.publish import Publisher, PublisherParts
-from gridtokenx_agent.reader import MeterReader
+from gridtokenx_agent.reader import MeterReader, bus_loads
 from gridtokenx_agent.recorder import Recorder, RecorderParts
 from gridtokenx_agent.settings import (
     AgentSettings,
@@ -42,12 +48,42 @@ _log = logging.getLogger(__name__)
 
 
 def read_settings(path: Path) -> AgentSettings:
-    """Read and check the whole configuration, profiles and bus URLs included.
+    """Read and check the whole configuration: profiles, bus URLs, and what each bus can carry.
 
     Raises:
         ConfigError: Lists every fault.
     """
-    return load_settings(path, find_profile, parse_bus_url)
+    settings = load_settings(path, find_profile, parse_bus_url)
+    faults = [fault for bus in settings.bus if (fault := _busy_fault(bus)) is not None]
+    if faults:
+        raise ConfigError(tuple(f"{path}: {fault}" for fault in faults))
+    return settings
+
+
+def warnings_of(settings: AgentSettings) -> list[str]:
+    """Return what is allowed, but should be known: counters whose registers are not proven."""
+    return [
+        f"{meter.meter_id}: profile {meter.profile}: {warning}"
+        for bus in settings.bus
+        for meter in bus.meter
+        if (
+            warning := evidence_warning(
+                find_profile(meter.profile), accept_disputed=meter.accept_disputed
+            )
+        )
+    ]
+
+
+def _busy_fault(bus: BusSettings) -> str | None:
+    place = parse_bus_url(bus.url)
+    baudrate = None if place.kind == "tcp" else place.baudrate
+    loads = [
+        load
+        for meter in bus.meter
+        for load in bus_loads(find_profile(meter.profile), meter.interval_s, meter.sample_s)
+    ]
+    fault = busy_fault(bus_busy_percent(loads, baudrate), len(bus.meter), baudrate)
+    return f"bus {bus.url}: {fault}" if fault else None
 
 
 async def run(settings: AgentSettings) -> None:
@@ -136,6 +172,8 @@ async def _run(
         _bus_loop(bus, open_bus(bus.url, clock), parts, states, clock, heart)
         for bus in settings.bus
     ]
+    for warning in warnings_of(settings):
+        _log.warning(warning)
     _log.info("started", extra={"gateway_id": signer.gateway_id, "broker": address.url})
     await _until_stopped(
         [
@@ -197,6 +235,7 @@ def _bus_loop(
                 interval_s=meter.interval_s,
                 sample_s=meter.sample_s,
                 at=clock.now(),
+                mints=may_mint(profile, accept_disputed=meter.accept_disputed),
             )
         )
     return BusLoop(bus.url, link, tuple(meters), clock, heart.beat)

@@ -7,11 +7,19 @@ from decimal import Decimal
 
 from gridtokenx_agent.clock import DAY_MS
 from gridtokenx_agent.counters import RawReading
-from gridtokenx_agent.errors import MeterRefusedError, ProfileError
+from gridtokenx_agent.discovery import registers_of
+from gridtokenx_agent.errors import (
+    BusDownError,
+    MeterBusyError,
+    MeterRefusedError,
+    ProfileError,
+)
 from gridtokenx_agent.ports import Instant, MeterBus, WordsRead
 from gridtokenx_agent.profiles import (
     ENERGY_POINTS,
     Block,
+    Load,
+    LocatedProfile,
     MeterProfile,
     PointSpec,
     plan_blocks,
@@ -32,6 +40,7 @@ _LIVE = {
 _PHASES = ("active_power_l1", "active_power_l2", "active_power_l3")
 LIVE_POINTS = (*_LIVE, *_PHASES)
 IDENTITY = "identity"
+SLOT_POINTS = (*ENERGY_POINTS, *LIVE_POINTS)
 _log = logging.getLogger(__name__)
 
 Words = Mapping[str, tuple[tuple[int, ...], PointSpec]]
@@ -56,15 +65,29 @@ class Reading:
     at: Instant
 
 
+def bus_loads(profile: MeterProfile, interval_s: int, sample_s: int) -> tuple[Load, ...]:
+    """Return what one meter will be asked, again and again."""
+    slots = Load(profile=profile, points=(*SLOT_POINTS, IDENTITY), period_s=interval_s)
+    if not sample_s:
+        return (slots,)
+    return slots, Load(profile=profile, points=LIVE_POINTS, period_s=sample_s)
+
+
 class MeterReader:
-    """One meter on a bus; remembers which blocks and points the meter refuses."""
+    """One meter on a bus; remembers which blocks and points the meter refuses.
+
+    It also remembers where a SunSpec meter keeps its registers, until the bus is lost or the
+    meter shows that they moved.
+    """
 
     def __init__(
         self, bus: MeterBus, device_id: int, profile: MeterProfile, rated_power_w: int | None
     ) -> None:
         self._bus = bus
         self._device_id = device_id
+        self._given = profile
         self._profile = profile
+        self._found = False
         self._rated_power_w = rated_power_w
         self._blocks: dict[tuple[str, ...], tuple[Block, ...]] = {}
         self._unsupported_until: dict[str, int] = {}
@@ -76,8 +99,7 @@ class MeterReader:
             TransientError: The meter did not answer.
             MeterRefusedError: It has no energy registers where the profile says.
         """
-        wanted = (*ENERGY_POINTS, *LIVE_POINTS, *((IDENTITY,) if identity else ()))
-        return await self._read(wanted)
+        return await self._read((*SLOT_POINTS, IDENTITY) if identity else SLOT_POINTS)
 
     async def read_energy(self) -> Reading:
         """Read the energy registers alone, to repeat a doubted answer; raises as `read_slot`."""
@@ -88,6 +110,24 @@ class MeterReader:
         return await self._read(LIVE_POINTS)
 
     async def _read(self, wanted: Sequence[str]) -> Reading:
+        try:
+            await self._find_registers()
+            return await self._read_points(wanted)
+        except (BusDownError, MeterRefusedError):
+            self._found = False
+            raise
+
+    async def _find_registers(self) -> None:
+        """Ask a SunSpec device where its registers are, once per connection."""
+        if self._found:
+            return
+        profile = await registers_of(self._bus, self._device_id, self._given)
+        if profile != self._profile:
+            self._profile = profile
+            self._blocks = {}
+        self._found = True
+
+    async def _read_points(self, wanted: Sequence[str]) -> Reading:
         words: dict[str, tuple[tuple[int, ...], PointSpec]] = {}
         energy_at: Instant | None = None
         at: Instant | None = None
@@ -101,7 +141,19 @@ class MeterReader:
         if at is None:
             raise MeterRefusedError(f"meter {self._device_id} has none of {', '.join(wanted)}", 2)
         asked_energy = any(name in ENERGY_POINTS for name in wanted)
+        if asked_energy:
+            self._check_place(words)
         return self._reading(words, energy_at or at, asked_energy=asked_energy)
+
+    def _check_place(self, words: Words) -> None:
+        """Refuse energy from registers that are no longer those of the SunSpec model."""
+        if isinstance(self._profile, LocatedProfile) and self._profile.moved(
+            {name: found for name, (found, _) in words.items()}
+        ):
+            self._found = False
+            raise MeterBusyError(
+                f"meter {self._device_id}: its SunSpec model moved; it is looked for again"
+            )
 
     def _plan(self, wanted: tuple[str, ...]) -> tuple[Block, ...]:
         if wanted not in self._blocks:

@@ -116,6 +116,8 @@ class MeterSettings(BaseModel):
         interval_s: Length of a slot.
         sample_s: Period of live values between slots; 0 = none.
         rated_power_w: Largest power it can see; with it impossible steps are refused.
+        accept_disputed: Its counters were compared with its display: make slot records although
+            the sources of its profile differ.
     """
 
     model_config = _Strict
@@ -126,6 +128,7 @@ class MeterSettings(BaseModel):
     interval_s: Annotated[int, Field(ge=1, le=DAY_S), AfterValidator(_divides_the_day)] = 900
     sample_s: Annotated[int, Field(ge=0, le=DAY_S)] = 0
     rated_power_w: Annotated[int, Field(ge=1, le=10_000_000_000)] | None = None
+    accept_disputed: bool = False
 
 
 class BusSettings(BaseModel):

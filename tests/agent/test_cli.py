@@ -53,7 +53,11 @@ def test_init_leaves_a_configuration_that_is_right_and_a_key(cli: Cli, tmp_path:
     assert (code, err) == (0, "")
     assert f"gtx-cloud gateway add {gateway_id}" in out
     assert checked[0] == 0
-    assert json.loads(checked[1]) == {"gateway_id": gateway_id, "meters": ["HOUSE-17"]}
+    assert json.loads(checked[1]) == {
+        "gateway_id": gateway_id,
+        "meters": ["HOUSE-17"],
+        "warnings": [],
+    }
 
 
 def test_init_never_touches_a_configuration_that_is_there(cli: Cli, tmp_path: Path) -> None:

@@ -121,15 +121,19 @@ def keygen(key_file: Path, as_json: bool) -> None:
 def check_config(config: Path, as_json: bool) -> None:
     """Check configuration, profiles, key and password file without starting anything."""
     from gridtokenx_agent.adapters.keyfile import load_key
-    from gridtokenx_agent.app import mqtt_address, read_settings
+    from gridtokenx_agent.app import mqtt_address, read_settings, warnings_of
 
     settings = read_settings(config)
     signer = load_key(settings.gateway.key_file)
     mqtt_address(settings.mqtt, signer.gateway_id)
     meters = [meter.meter_id for bus in settings.bus for meter in bus.meter]
+    warnings = warnings_of(settings)
     if as_json:
-        click.echo(json.dumps({"gateway_id": signer.gateway_id, "meters": meters}))
+        found = {"gateway_id": signer.gateway_id, "meters": meters, "warnings": warnings}
+        click.echo(json.dumps(found))
     else:
+        for warning in warnings:
+            click.echo(f"warning: {warning}", err=True)
         click.echo(f"{config} is right: gateway {signer.gateway_id}, meters {', '.join(meters)}")
 
 

@@ -1,6 +1,8 @@
 """Meter profiles: which registers a meter model has, as data; and the reads that fetch them."""
 
 from gridtokenx_agent.profiles.blocks import Block, plan_blocks, split_block
+from gridtokenx_agent.profiles.budget import Load, bus_busy_percent, busy_fault
+from gridtokenx_agent.profiles.evidence import evidence_warning, may_mint
 from gridtokenx_agent.profiles.loading import load_profile
 from gridtokenx_agent.profiles.model import (
     ENERGY_POINTS,
@@ -9,17 +11,38 @@ from gridtokenx_agent.profiles.model import (
     PointSpec,
     Sample,
     SerialDefaults,
+    SunSpecModels,
+)
+from gridtokenx_agent.profiles.sunspec import (
+    LocatedProfile,
+    ModelPlace,
+    NotFound,
+    Search,
+    find_model,
+    locate,
 )
 
 __all__ = [
     "ENERGY_POINTS",
     "POINT_UNITS",
     "Block",
+    "Load",
+    "LocatedProfile",
     "MeterProfile",
+    "ModelPlace",
+    "NotFound",
     "PointSpec",
     "Sample",
+    "Search",
     "SerialDefaults",
+    "SunSpecModels",
+    "bus_busy_percent",
+    "busy_fault",
+    "evidence_warning",
+    "find_model",
     "load_profile",
+    "locate",
+    "may_mint",
     "plan_blocks",
     "split_block",
 ]

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from gridtokenx_agent.profiles.model import ENERGY_POINTS, MeterProfile, PointSpec
+from gridtokenx_agent.profiles.sunspec import MODEL_HEADER
 from gridtokenx_agent.registers import ReadFunction
 
 MAX_GAP: Final = 30
 """Registers worth reading in vain: at 9600 baud 60 bytes cost about what a transaction costs."""
+_ANY_GAP: Final = 125
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +34,13 @@ def plan_blocks(profile: MeterProfile, wanted: Collection[str]) -> tuple[Block, 
 
     Energy comes first and shares its reads with nothing else: a live register that the meter
     refuses must never cost a counter. A value is never split over two reads, or its halves
-    could come from two moments.
+    could come from two moments. For the same reason the header of a SunSpec model, which says
+    that the registers still lie where they were found, comes with the energy.
     """
     energy = [name for name in wanted if name in ENERGY_POINTS]
     live = [name for name in wanted if name not in ENERGY_POINTS]
+    if energy and profile.spec(MODEL_HEADER) is not None:
+        return (*_merge(profile, [MODEL_HEADER, *energy], _ANY_GAP), *_merge(profile, live))
     return (*_merge(profile, energy), *_merge(profile, live))
 
 
@@ -46,7 +51,7 @@ def split_block(block: Block) -> tuple[Block, ...]:
     """
     runs: list[list[tuple[str, PointSpec]]] = []
     for name, point in block.points:
-        if runs and _end(runs[-1]) == point.address:
+        if runs and _end(runs[-1]) >= point.address:
             runs[-1].append((name, point))
         else:
             runs.append([(name, point)])
@@ -55,30 +60,34 @@ def split_block(block: Block) -> tuple[Block, ...]:
     return tuple(_block(block.function, run) for run in runs)
 
 
-def _merge(profile: MeterProfile, names: Iterable[str]) -> tuple[Block, ...]:
+def _merge(
+    profile: MeterProfile, names: Iterable[str], max_gap: int = MAX_GAP
+) -> tuple[Block, ...]:
     entries = [(name, spec) for name in names if (spec := profile.spec(name)) is not None]
     entries.sort(key=lambda entry: (profile.function_of(entry[1]), entry[1].address))
     runs: list[list[tuple[str, PointSpec]]] = []
     for entry in entries:
-        if runs and _fits(profile, runs[-1], entry[1]):
+        if runs and _fits(profile, runs[-1], entry[1], max_gap):
             runs[-1].append(entry)
         else:
             runs.append([entry])
     return tuple(_block(profile.function_of(run[0][1]), run) for run in runs)
 
 
-def _fits(profile: MeterProfile, run: list[tuple[str, PointSpec]], point: PointSpec) -> bool:
+def _fits(
+    profile: MeterProfile, run: list[tuple[str, PointSpec]], point: PointSpec, max_gap: int
+) -> bool:
     first = run[0][1]
     return (
         profile.function_of(first) == profile.function_of(point)
-        and point.address - _end(run) <= MAX_GAP
+        and point.address - _end(run) <= max_gap
         and point.address + point.count - first.address <= profile.max_registers
     )
 
 
 def _end(run: Sequence[tuple[str, PointSpec]]) -> int:
-    last = run[-1][1]
-    return last.address + last.count
+    # Values with a common scale factor overlap, so the last to begin need not be the last to end.
+    return max(point.address + point.count for _, point in run)
 
 
 def _block(function: ReadFunction, run: Sequence[tuple[str, PointSpec]]) -> Block:

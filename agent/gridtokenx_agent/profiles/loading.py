@@ -13,6 +13,7 @@ from gridtokenx_agent.errors import ProfileError
 from gridtokenx_agent.profiles.model import (
     ENERGY_POINTS,
     POINT_UNITS,
+    POWER_POINTS,
     MeterProfile,
     PointSpec,
     Sample,
@@ -20,6 +21,7 @@ from gridtokenx_agent.profiles.model import (
 from gridtokenx_agent.registers import Decoded, decode
 
 _ADDRESSES: Final = 0x10000
+_ENOUGH_TO_JUDGE: Final = 4
 
 
 def load_profile(text: str, name: str) -> MeterProfile:
@@ -34,12 +36,17 @@ def load_profile(text: str, name: str) -> MeterProfile:
     """
     try:
         profile = MeterProfile.model_validate(tomllib.loads(text, parse_float=Decimal))
-    except tomllib.TOMLDecodeError as exc:
-        raise ProfileError(f"profile {name} is no TOML: {exc}") from exc
     except ValidationError as exc:
         faults = [_fault(error["loc"], error["msg"]) for error in exc.errors()]
         raise ProfileError(f"profile {name}: {'; '.join(faults)}") from exc
-    faults = [*_point_faults(profile), *_overlaps(profile), *_sample_faults(profile)]
+    except (ValueError, RecursionError, InvalidOperation) as exc:
+        raise ProfileError(f"profile {name} is no TOML: {exc}") from exc
+    faults = [
+        *_point_faults(profile),
+        *_overlaps(profile),
+        *_odd_ones_out(profile),
+        *_sample_faults(profile),
+    ]
     if faults:
         raise ProfileError(f"profile {name}: {'; '.join(faults)}")
     return profile
@@ -77,8 +84,10 @@ def _value_faults(name: str, point: PointSpec) -> Iterable[str]:
         yield f"points.{name}: no such point; there is {near[0]}"
     elif point.unit not in units:
         yield f"points.{name}.unit: {point.unit!r} is not one of {', '.join(units)}"
-    if point.type == "string":
+    if point.is_text:
         yield f"points.{name}.type: a measured value is no text"
+    if point.positive != "from_grid" and name not in POWER_POINTS:
+        yield f"points.{name}.positive: only a power has a direction"
 
 
 def _energy_faults(name: str, point: PointSpec) -> Iterable[str]:
@@ -93,16 +102,42 @@ def _all_points(profile: MeterProfile) -> list[tuple[str, PointSpec]]:
     return entries + ([("identity", profile.identity)] if profile.identity else [])
 
 
+def _same_space(profile: MeterProfile) -> list[tuple[str, PointSpec]]:
+    """Return the points whose addresses count from the same register."""
+    entries = _all_points(profile)
+    return [entry for entry in entries if not (profile.sunspec and entry[0] == "identity")]
+
+
 def _overlaps(profile: MeterProfile) -> Iterable[str]:
     entries = sorted(
-        _all_points(profile),
+        _same_space(profile),
         key=lambda entry: (profile.function_of(entry[1]), entry[1].address),
     )
     # Sorted by start, two points overlap exactly when some point overlaps its neighbour.
     for (name, point), (other, next_point) in itertools.pairwise(entries):
         same = profile.function_of(point) == profile.function_of(next_point)
-        if same and next_point.address < point.address + point.count:
+        if same and next_point.address < point.address + point.size:
             yield f"{other}.address: {next_point.address:#06x} lies inside {name}"
+
+
+def _odd_ones_out(profile: MeterProfile) -> Iterable[str]:
+    """Find the one address that is odd among even ones, or even among odd ones.
+
+    Values of two registers lie in steps of two. One that does not is read across two neighbours:
+    half of one phase, half of the next, and the number may even look right.
+    """
+    for function in (3, 4):
+        entries = [
+            (name, point)
+            for name, point in _same_space(profile)
+            if profile.function_of(point) == function and point.size > 1 and not point.is_text
+        ]
+        for parity in (0, 1):
+            strange = [entry for entry in entries if entry[1].address % 2 == parity]
+            if len(strange) == 1 and len(entries) >= _ENOUGH_TO_JUDGE:
+                name, point = strange[0]
+                kind, others = ("odd", "even") if parity else ("even", "odd")
+                yield f"{name}.address: {point.address:#06x} is {kind}, all others are {others}"
 
 
 def _sample_faults(profile: MeterProfile) -> Iterable[str]:

@@ -1,5 +1,6 @@
 """What a meter profile says, as typed values."""
 
+from decimal import Decimal
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -7,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from gridtokenx_agent.registers import ReadFunction, RegisterSpec
 
 ENERGY_POINTS: Final = ("import_energy", "export_energy")
+POWER_POINTS: Final = ("active_power", "active_power_l1", "active_power_l2", "active_power_l3")
 _POWER = ("W", "kW")
 _VOLTAGE = ("mV", "V")
 _CURRENT = ("mA", "A")
@@ -29,20 +31,31 @@ POINT_UNITS: Final[dict[str, tuple[str, ...]]] = {
 """The points a profile may name, and the units each may have."""
 
 _Strict = ConfigDict(frozen=True, extra="forbid")
+_Text = Annotated[str, Field(min_length=1)]
+Evidence = Literal["VERIFIED", "SINGLE", "DISPUTED"]
 
 
 class PointSpec(RegisterSpec):
     """One register value of a meter.
 
     Attributes:
-        address: First register, 0-based, as it goes over the wire.
+        address: First register, 0-based, as it goes over the wire; in a SunSpec profile counted
+            from the id register of its model.
         function: Modbus function, where it differs from the profile's.
-        evidence: How well an energy register is proven: VERIFIED = two independent sources agree.
+        evidence: How well a register is proven: VERIFIED = two independent sources agree, SINGLE
+            = there is one source, DISPUTED = sources differ.
+        positive: Which way a positive power flows; the wire's power is positive from the grid.
     """
 
     address: Annotated[int, Field(ge=0, le=0xFFFF)]
     function: ReadFunction | None = None
-    evidence: Literal["VERIFIED", "SINGLE", "DISPUTED"] | None = None
+    evidence: Evidence | None = None
+    positive: Literal["from_grid", "to_grid"] = "from_grid"
+
+    @property
+    def factor(self) -> Decimal:
+        """What the raw number is multiplied with, the direction included."""
+        return self.scale if self.positive == "from_grid" else -self.scale
 
 
 class SerialDefaults(BaseModel):
@@ -79,12 +92,27 @@ class Sample(BaseModel):
         return self
 
 
+class SunSpecModels(BaseModel):
+    """Where a SunSpec device keeps the values: not at an address, but in a model.
+
+    Attributes:
+        models: Model ids whose registers lie as the profile says.
+        instance: Which of several such models, counted from 1.
+    """
+
+    model_config = _Strict
+
+    models: Annotated[tuple[Annotated[int, Field(ge=2, le=0xFFFE)], ...], Field(min_length=1)]
+    instance: Annotated[int, Field(ge=1, le=32)] = 1
+
+
 class MeterProfile(BaseModel):
     """One meter model, as a file in firmware-config/meters describes it.
 
     Attributes:
         model: Model name of the manufacturer.
         manufacturer: Who makes it.
+        also: Other models with the same registers.
         grade: How the profile was proven: from documents, on a bench, or in the field.
         function: Modbus function of all points that name none.
         resolution_wh: Smallest step of the energy counters; nothing below it is credited.
@@ -93,6 +121,8 @@ class MeterProfile(BaseModel):
         min_gap_ms: Rest the meter needs between two requests.
         max_registers: Most registers in one request.
         serial: Factory line settings.
+        sunspec: The model to look for; then addresses count from its id register, and those of
+            `identity` from the id register of the common model before it.
         points: The values, by name.
         identity: A register that tells this meter from another one, such as its serial number.
         samples: Proofs.
@@ -100,8 +130,9 @@ class MeterProfile(BaseModel):
 
     model_config = _Strict
 
-    model: Annotated[str, Field(min_length=1)]
-    manufacturer: Annotated[str, Field(min_length=1)]
+    model: _Text
+    manufacturer: _Text
+    also: tuple[_Text, ...] = ()
     grade: Literal["datasheet", "bench", "field"]
     function: ReadFunction
     resolution_wh: Annotated[int, Field(ge=1, le=1_000_000)]
@@ -110,6 +141,7 @@ class MeterProfile(BaseModel):
     min_gap_ms: Annotated[int, Field(ge=0, le=5000)] = 0
     max_registers: Annotated[int, Field(ge=4, le=125)] = 125
     serial: SerialDefaults = SerialDefaults()
+    sunspec: SunSpecModels | None = None
     points: dict[str, PointSpec]
     identity: PointSpec | None = None
     samples: tuple[Sample, ...] = ()
