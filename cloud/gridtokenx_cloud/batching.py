@@ -225,14 +225,17 @@ class Markers:
     Args:
         secret: At least 32 bytes; without it nobody can occupy an address before we do.
         base: Base58 address of the mint authority.
+        token: Base58 address of the mint; batches of two tokens never share a marker.
     """
 
     secret: bytes
     base: str
+    token: str
 
     def seed(self, batch_id: int) -> str:
         """Return the 32-character seed, tied to the batch's id and not to its content."""
-        digest = hmac.new(self.secret, f"gm1|mint|{batch_id}".encode(), hashlib.sha256).digest()
+        name = f"gm1|mint|{batch_id}|{self.token}".encode()
+        digest = hmac.new(self.secret, name, hashlib.sha256).digest()
         return base64.urlsafe_b64encode(digest).decode()[:_SEED_CHARACTERS]
 
     def address(self, batch_id: int) -> str:

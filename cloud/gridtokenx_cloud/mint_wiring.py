@@ -124,7 +124,7 @@ async def connected_minter(
     keys = _load_keys(settings)
     token = _token_of(settings, keys)
     secret = require(settings.blockchain.marker_secret, "BLOCKCHAIN_MARKER_SECRET")
-    markers = Markers(secret.get_secret_value().encode(), str(token.authority))
+    markers = Markers(secret.get_secret_value().encode(), str(token.authority), str(token.mint))
     store = SqliteMintStore(database, fixed.conversion, _retry_policy(settings))
     audit_store = SqliteAuditStore(database)
     async with connected(settings) as rpc:

@@ -1,5 +1,6 @@
 import hashlib
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -36,7 +37,7 @@ from gridtokenx_cloud.batching import (
 from gridtokenx_cloud.errors import BatchTooLargeError, EmptyBatchError, ValidationError
 
 AUTHORITY, PAYER, MINT = (Keypair.from_seed(bytes([n]) * 32).pubkey() for n in (1, 2, 3))
-MARKERS = Markers(b"s" * 32, str(AUTHORITY))
+MARKERS = Markers(b"s" * 32, str(AUTHORITY), str(MINT))
 FORMS = st.sampled_from([TransactionFormat.LEGACY, TransactionFormat.V0])
 
 
@@ -173,8 +174,9 @@ def test_a_marker_is_where_the_system_program_makes_it() -> None:
         assert len(MARKERS.seed(batch_id)) == 32
 
 
-def test_another_secret_makes_another_marker_and_none_is_shown() -> None:
-    assert Markers(b"t" * 32, str(AUTHORITY)).address(1) != MARKERS.address(1)
+def test_another_secret_or_token_makes_another_marker_and_none_is_shown() -> None:
+    assert replace(MARKERS, secret=b"t" * 32).address(1) != MARKERS.address(1)
+    assert replace(MARKERS, token=str(PAYER)).address(1) != MARKERS.address(1)
     assert "ssss" not in repr(MARKERS)
 
 

@@ -30,7 +30,7 @@ from gridtokenx_cloud.errors import SigningKeyError
 AUTHORITY = Keypair.from_seed(b"a" * 32)
 PAYER, MINT, OTHER = (Keypair.from_seed(bytes([n]) * 32).pubkey() for n in (2, 3, 4))
 THE_TOKEN = Token(MINT, TOKEN, 9, AUTHORITY.pubkey(), PAYER)
-MARKERS = Markers(b"s" * 32, str(AUTHORITY.pubkey()))
+MARKERS = Markers(b"s" * 32, str(AUTHORITY.pubkey()), str(MINT))
 DAY_MS = 86_400_000
 
 

@@ -25,7 +25,7 @@ from tests.support.mint_world import (
     wallet,
 )
 
-COMPOSE = composer(Markers(SECRET, str(AUTHORITY.pubkey())))
+COMPOSE = composer(Markers(SECRET, str(AUTHORITY.pubkey()), "token"))
 FROZEN = Refusal("RecipientRefused", "frozen")
 
 

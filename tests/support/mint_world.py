@@ -89,8 +89,11 @@ class World:
     rpc: InProcessRpc
     token: Token
     clock: WorldClock
-    marks: Markers
     block_s: float = BLOCK_S
+
+    @property
+    def marks(self) -> Markers:
+        return Markers(SECRET, str(AUTHORITY.pubkey()), str(self.token.mint))
 
     async def sleep(self, seconds: float) -> None:
         """Let time and blocks pass without waiting."""
@@ -136,7 +139,7 @@ async def new_world() -> World:
     rpc = InProcessRpc(chain)
     nothing = Pubkey.default()
     token = Token(nothing, TOKEN, 9, AUTHORITY.pubkey(), PAYER.pubkey())
-    world = World(chain, rpc, token, clock, Markers(SECRET, str(AUTHORITY.pubkey())))
+    world = World(chain, rpc, token, clock)
     await airdrop(rpc, PAYER.pubkey(), 10 * 10**9, world.sleep)
     mint = await create_mint(rpc, PAYER, AUTHORITY.pubkey(), TOKEN, 9, world.sleep)
     world.token = Token(mint, TOKEN, 9, AUTHORITY.pubkey(), PAYER.pubkey())

@@ -1,0 +1,247 @@
+"""The commands about the token, and the service as it is started, over a real socket."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from solders.keypair import Keypair
+
+from gridtokenx_cloud.__main__ import run
+from gridtokenx_cloud.adapters.keystore import write_keypair
+from gridtokenx_cloud.adapters.localnet import run_localnet
+from gridtokenx_cloud.adapters.store.database import open_database
+from gridtokenx_cloud.adapters.system import SystemClock
+from gridtokenx_cloud.errors import ChainMismatchError, ConfigError
+from gridtokenx_cloud.mint_wiring import connected_minter, only_minter
+from gridtokenx_cloud.settings import load_settings
+from gridtokenx_wire import base58
+from gridtokenx_wire.encoding import encode_line
+from gridtokenx_wire.record import FIRST_PREV, ClockQuality, SlotRecord, Stamp
+from gridtokenx_wire.signing import signer
+from tests.support.mint_world import AUTHORITY, PAYER, add_credits
+
+pytestmark = pytest.mark.integration
+
+GATEWAY = Ed25519PrivateKey.from_private_bytes(b"g" * 32)
+
+
+@pytest.fixture(scope="module")
+def localnet() -> Iterator[str]:
+    """A chain with a block every 10 ms, in its own thread."""
+    urls: list[str] = []
+    ready = threading.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def serve() -> None:
+        loops.append(asyncio.get_running_loop())
+
+        def on_ready(url: str) -> None:
+            urls.append(url)
+            ready.set()
+
+        await run_localnet("127.0.0.1", 0, block_ms=10, state_file=None, on_ready=on_ready)
+
+    def main() -> None:
+        try:
+            asyncio.run(serve())
+        except asyncio.CancelledError:
+            return
+
+    thread = threading.Thread(target=main)
+    thread.start()
+    assert ready.wait(10)
+    yield urls[0]
+    loop = loops[0]
+    loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
+    thread.join(10)
+
+
+@pytest.fixture
+def env_file(tmp_path: Path, localnet: str) -> Path:
+    """Settings of a machine with its own keys and store."""
+    write_keypair(tmp_path / "authority.json", AUTHORITY)
+    write_keypair(tmp_path / "payer.json", PAYER)
+    secret = tmp_path / "marker"
+    secret.touch(mode=0o600)
+    secret.write_text("0123456789abcdef0123456789abcdef")
+    path = tmp_path / "cloud.env"
+    path.write_text(
+        "GTX_CLOUD_ENVIRONMENT=development\n"
+        f"GTX_CLOUD_DATABASE_URL=sqlite:///{tmp_path}/cloud.db\n"
+        f"GTX_CLOUD_SOLANA_RPC_URLS={localnet}\n"
+        f"BLOCKCHAIN_MINT_AUTHORITY_KEY=file:{tmp_path}/authority.json\n"
+        f"BLOCKCHAIN_FEE_PAYER_KEY=file:{tmp_path}/payer.json\n"
+        f"BLOCKCHAIN_MARKER_SECRET=file:{secret}\n"
+    )
+    return path
+
+
+def gtx(env_file: Path, *arguments: str) -> int:
+    return run(["--env-file", str(env_file), *arguments])
+
+
+@pytest.fixture
+def token(env_file: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """A new token, written into the settings."""
+    assert gtx(env_file, "mint-account", "create", "--airdrop", "--json") == 0
+    made = json.loads(capsys.readouterr().out)
+    with env_file.open("a") as file:
+        file.write(f"BLOCKCHAIN_MINT_ADDRESS={made['mint_address']}\n")
+        file.write(f"BLOCKCHAIN_GENESIS_HASH={made['genesis_hash']}\n")
+    assert gtx(env_file, "migrate") == 0
+    capsys.readouterr()
+    return str(made["mint_address"])
+
+
+def signed_lines(token: str, count: int) -> list[bytes]:
+    stamps = [
+        Stamp(
+            meter_id="HOUSE-1",
+            epoch="00000000000000e1",
+            seq=seq,
+            boot_id="0" * 32,
+            mono_ms=seq,
+            wall_ms=1_780_000_000_000 + seq,
+            clock=ClockQuality.SYNCHRONISED,
+        )
+        for seq in range(1, count + 1)
+    ]
+    return [
+        encode_line(
+            SlotRecord(
+                stamp=stamp,
+                interval_s=900,
+                import_wh=0,
+                export_wh=1000 + stamp.seq,
+                token=token,
+                prev=FIRST_PREV,
+            ),
+            signer(GATEWAY),
+        )
+        for stamp in stamps
+    ]
+
+
+def mint_lines(env_file: Path, lines: list[bytes]) -> list[int]:
+    """Store credits with these lines and mint them as the service does."""
+    settings = load_settings(env_file=env_file, complete=False)
+    database = open_database(settings.cloud.database_url)
+    try:
+        ids = add_credits(database, 1, tuple(range(1, len(lines) + 1)), 1_780_000_000_000)
+        with database.transaction() as tx:
+            for reading_id, line in zip(ids, lines, strict=True):
+                tx.execute(
+                    "UPDATE meter_readings SET line = ? WHERE reading_id = ?", (line, reading_id)
+                )
+
+        async def drain() -> None:
+            async with connected_minter(settings, database, SystemClock()) as minter:
+                await minter.service.drain()
+
+        asyncio.run(drain())
+    finally:
+        database.close()
+    return ids
+
+
+def test_a_reading_is_minted_audited_and_proven_to_a_stranger(
+    env_file: Path, token: str, localnet: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = mint_lines(env_file, signed_lines(token, 5))
+
+    assert gtx(env_file, "audit", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"]
+    assert report["sums"]["supply_base_units"] == "15000000"
+
+    assert gtx(env_file, "proof", str(ids[2])) == 0
+    proof = tmp_path / "proof.json"
+    proof.write_text(capsys.readouterr().out)
+    gateway = base58.encode_key(GATEWAY.public_key().public_bytes_raw())
+    stranger = ("verify-proof", str(proof), "--rpc-url", localnet, "--gateway")
+    assert run([*stranger, gateway]) == 0
+    assert "proven: meter HOUSE-1 read 1003 Wh" in capsys.readouterr().out
+    assert run([*stranger, token]) == 1
+    assert "not signed by" in capsys.readouterr().err
+
+    proof.write_text(proof.read_text().replace('"index": 2', '"index": 3'))
+    assert run([*stranger, gateway]) == 1
+    assert "not under the root" in capsys.readouterr().err
+
+
+def test_the_audit_fails_when_the_store_was_changed(
+    env_file: Path, token: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mint_lines(env_file, signed_lines(token, 2))
+    database = open_database(load_settings(env_file=env_file, complete=False).cloud.database_url)
+    with database.transaction() as tx:
+        tx.execute("UPDATE mint_batches SET total_wh = total_wh + 1")
+    database.close()
+
+    assert gtx(env_file, "audit") == 1
+
+    shown = capsys.readouterr().out
+    assert "ReadingsDiffer" in shown
+    assert "differences" in shown
+
+
+def test_the_estimate_is_never_below_what_is_charged(
+    env_file: Path, token: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mint_lines(env_file, signed_lines(token, 2))
+    database = open_database(load_settings(env_file=env_file, complete=False).cloud.database_url)
+    [charged] = database.connection.execute("SELECT fee_lamports FROM mint_batches").fetchone()
+    database.close()
+
+    assert gtx(env_file, "estimate-fee", "--recipients", "1", "--json") == 0
+
+    [row] = json.loads(capsys.readouterr().out)
+    assert charged <= row["fee_lamports"] <= charged + 10
+
+
+def test_the_retry_queue_is_shown_and_sent_on(
+    env_file: Path, token: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gtx(env_file, "retry", "list", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert gtx(env_file, "retry", "requeue", "7") == 1
+    assert "retry list" in capsys.readouterr().err
+
+
+async def test_a_minter_refuses_another_chain_and_another_marker_secret(
+    env_file: Path, token: str
+) -> None:
+    settings = load_settings(env_file=env_file, complete=False)
+    database = open_database(settings.cloud.database_url)
+    try:
+        async with connected_minter(settings, database, SystemClock()):
+            pass
+        secret = env_file.with_name("marker")
+        secret.write_text("another marker secret of 32 bytes")
+        changed = load_settings(env_file=env_file, complete=False)
+        with pytest.raises(ConfigError, match="marker_check"):
+            async with connected_minter(changed, database, SystemClock()):
+                pass
+        other = str(Keypair.from_seed(b"z" * 32).pubkey())
+        text = env_file.read_text().replace(token, other)
+        env_file.write_text(text)
+        with pytest.raises(ChainMismatchError, match="does not exist"):
+            async with connected_minter(
+                load_settings(env_file=env_file, complete=False), database, SystemClock()
+            ):
+                pass
+    finally:
+        database.close()
+
+
+def test_a_second_minter_on_one_store_is_turned_away(tmp_path: Path) -> None:
+    path = tmp_path / "cloud.db"
+
+    with only_minter(path), pytest.raises(ConfigError, match="another minter"), only_minter(path):
+        pass
+    with only_minter(path):
+        pass
