@@ -257,7 +257,7 @@ async def test_readings_come_in_pages_newest_first_without_gap_or_double(api: Ap
         for n in range(10)
     ]
     with rows.database.transaction() as tx:
-        # Two that could not be dated: they stand at the end.
+        # Two that nothing dates yet: they stand where they came in.
         tx.execute("UPDATE meter_readings SET reading_timestamp_ms = NULL WHERE seq IN (4, 7)")
 
     seen: list[int] = []
@@ -268,8 +268,21 @@ async def test_readings_come_in_pages_newest_first_without_gap_or_double(api: Ap
         seen += [item["reading_id"] for item in page["items"]]
         cursor = page["next_cursor"]
 
-    dated = [i for i in reversed(ids) if i not in (ids[3], ids[6])]
-    assert seen == [*dated, ids[6], ids[3]]
+    assert seen == ids[::-1]
+
+
+async def test_energy_of_today_counts_readings_that_nothing_dates_yet(api: Api) -> None:
+    rows, now = api.rows, api.rows.clock.at_ms
+    token = rows.user("anna")
+    rows.meter("HOUSE-17", "anna")
+    rows.reading("HOUSE-17", import_wh=10, export_wh=100, at_ms=now - 2_000)
+    rows.reading("HOUSE-17", import_wh=15, export_wh=350, at_ms=now - 1_000)
+    with rows.database.transaction() as tx:
+        tx.execute("UPDATE meter_readings SET reading_timestamp_ms = NULL")
+
+    (meter,) = (await api.get("meters", token)).json()["items"]
+
+    assert (meter["import_today_wh"], meter["export_today_wh"]) == (5, 250)
 
 
 @pytest.mark.parametrize("cursor", ["x", "bnVsbA", "WzEsMl0x", "WyJhIiwiYiJd", "%00", "e30"])

@@ -118,6 +118,7 @@ CREATE TABLE meter_readings (
     user_id TEXT NOT NULL REFERENCES users,
     reading_timestamp_ms INTEGER,
     submitted_at_ms INTEGER NOT NULL,
+    at_ms INTEGER GENERATED ALWAYS AS (coalesce(reading_timestamp_ms, submitted_at_ms)) VIRTUAL,
     interval_s INTEGER NOT NULL,
     import_wh INTEGER NOT NULL,
     export_wh INTEGER NOT NULL,
@@ -141,7 +142,7 @@ CREATE TABLE meter_readings (
 CREATE INDEX meter_readings_identity ON meter_readings (meter_id, epoch, seq);
 CREATE INDEX meter_readings_unminted ON meter_readings (submitted_at_ms, reading_id)
     WHERE credit_wh > 0 AND minted = 0 AND batch_id IS NULL;
-CREATE INDEX meter_readings_by_meter ON meter_readings (meter_id, reading_timestamp_ms DESC);
+CREATE INDEX meter_readings_by_meter ON meter_readings (meter_id, at_ms DESC);
 CREATE INDEX meter_readings_by_user ON meter_readings (user_id, reading_timestamp_ms DESC);
 CREATE INDEX meter_readings_by_batch ON meter_readings (batch_id) WHERE batch_id IS NOT NULL;
 CREATE INDEX meter_readings_by_signature ON meter_readings (mint_tx_signature)
@@ -181,6 +182,7 @@ CREATE TABLE meter_samples (
     seq INTEGER NOT NULL,
     reading_timestamp_ms INTEGER,
     submitted_at_ms INTEGER NOT NULL,
+    at_ms INTEGER GENERATED ALWAYS AS (coalesce(reading_timestamp_ms, submitted_at_ms)) VIRTUAL,
     active_power_w INTEGER,
     voltage_mv INTEGER,
     current_ma INTEGER,

@@ -30,10 +30,10 @@ _EPOCH_SQL = """
 SELECT e.status, e.baseline_wh, e.credited_through_wh,
        n.reading_id AS n_reading_id, n.seq AS n_seq, n.export_wh AS n_export_wh,
        n.boot_id AS n_boot_id, n.mono_ms AS n_mono_ms,
-       coalesce(n.reading_timestamp_ms, n.submitted_at_ms) AS n_at_ms,
+       n.at_ms AS n_at_ms,
        f.reading_id AS f_reading_id, f.seq AS f_seq, f.export_wh AS f_export_wh,
        f.boot_id AS f_boot_id, f.mono_ms AS f_mono_ms,
-       coalesce(f.reading_timestamp_ms, f.submitted_at_ms) AS f_at_ms
+       f.at_ms AS f_at_ms
 FROM meter_epochs e
 LEFT JOIN meter_readings n ON n.reading_id = e.newest_reading_id
 LEFT JOIN meter_readings f ON f.meter_id = e.meter_id AND f.epoch = e.epoch
@@ -126,7 +126,7 @@ class SqliteIngestUnit:
         if book or self._row("SELECT 1 FROM meter_epochs WHERE meter_id = ? LIMIT 1", (key[0],)):
             books.meters_with_epochs.add(key[0])
         row = self._row(
-            "SELECT seq, coalesce(reading_timestamp_ms, submitted_at_ms) AS at_ms"
+            "SELECT seq, at_ms"
             " FROM meter_samples WHERE meter_id = ? AND epoch = ? ORDER BY seq DESC LIMIT 1",
             key,
         )

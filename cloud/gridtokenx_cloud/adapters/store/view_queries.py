@@ -1,4 +1,7 @@
-"""The SQL of the views. `:user` NULL = everybody's."""
+"""The SQL of the views. `:user` NULL = everybody's.
+
+`at_ms` is a reading's own time, or the time it came in while nothing dates it.
+"""
 
 METERS = """
     SELECT m.meter_id, m.gateway_id, m.user_id, u.wallet, m.rated_power_w,
@@ -12,7 +15,7 @@ METERS = """
     LEFT JOIN meter_readings r ON r.reading_id = (
         SELECT n.reading_id FROM meter_readings n
         WHERE n.meter_id = m.meter_id AND n.status IN ('accepted', 'late')
-        ORDER BY n.reading_timestamp_ms DESC LIMIT 1)
+        ORDER BY at_ms DESC LIMIT 1)
     WHERE :user IS NULL OR m.user_id = :user
     ORDER BY m.user_id, m.meter_id
 """
@@ -23,19 +26,19 @@ TODAY = """
     SELECT t.meter_id,
         SUM(t.last_import - COALESCE(
             (SELECT b.import_wh FROM meter_readings b WHERE b.meter_id = t.meter_id
-                AND b.epoch = t.epoch AND b.reading_timestamp_ms < :midnight
+                AND b.epoch = t.epoch AND at_ms < :midnight
                 AND b.status IN ('accepted', 'late')
-                ORDER BY b.reading_timestamp_ms DESC LIMIT 1), t.first_import)) AS import_wh,
+                ORDER BY at_ms DESC LIMIT 1), t.first_import)) AS import_wh,
         SUM(t.last_export - COALESCE(
             (SELECT b.export_wh FROM meter_readings b WHERE b.meter_id = t.meter_id
-                AND b.epoch = t.epoch AND b.reading_timestamp_ms < :midnight
+                AND b.epoch = t.epoch AND at_ms < :midnight
                 AND b.status IN ('accepted', 'late')
-                ORDER BY b.reading_timestamp_ms DESC LIMIT 1), t.first_export)) AS export_wh
+                ORDER BY at_ms DESC LIMIT 1), t.first_export)) AS export_wh
     FROM (SELECT r.meter_id, r.epoch,
             MIN(r.import_wh) AS first_import, MAX(r.import_wh) AS last_import,
             MIN(r.export_wh) AS first_export, MAX(r.export_wh) AS last_export
         FROM meters m JOIN meter_readings r USING (meter_id)
-        WHERE (:user IS NULL OR m.user_id = :user) AND r.reading_timestamp_ms >= :midnight
+        WHERE (:user IS NULL OR m.user_id = :user) AND at_ms >= :midnight
             AND r.status IN ('accepted', 'late')
         GROUP BY r.meter_id, r.epoch) t
     GROUP BY t.meter_id
@@ -57,27 +60,28 @@ WAITING = """
 OWNS = "SELECT 1 FROM meters WHERE meter_id = :meter AND (:user IS NULL OR user_id = :user)"
 
 POWER = """
-    SELECT COALESCE(reading_timestamp_ms, submitted_at_ms) AS at_ms, active_power_w AS power_w
-    FROM (SELECT reading_timestamp_ms, submitted_at_ms, active_power_w FROM meter_samples
-        WHERE meter_id = :meter AND epoch = (
-            SELECT epoch FROM meter_epochs WHERE meter_id = :meter
-            ORDER BY opened_at_ms DESC LIMIT 1)
-        ORDER BY seq DESC LIMIT :limit)
-    WHERE active_power_w IS NOT NULL AND at_ms >= :since
+    SELECT at_ms, power_w FROM (
+        SELECT * FROM (SELECT at_ms, active_power_w AS power_w FROM meter_samples
+            WHERE meter_id = :meter AND epoch = (
+                SELECT epoch FROM meter_epochs WHERE meter_id = :meter
+                ORDER BY opened_at_ms DESC LIMIT 1)
+            ORDER BY seq DESC LIMIT :limit)
+        UNION ALL
+        SELECT * FROM (SELECT at_ms, active_power_w AS power_w FROM meter_readings
+            WHERE meter_id = :meter AND at_ms >= :since
+            ORDER BY at_ms DESC LIMIT :limit))
+    WHERE power_w IS NOT NULL AND at_ms >= :since
     ORDER BY at_ms
 """
 
 READINGS = """
     SELECT reading_id, meter_id, epoch, seq, reading_timestamp_ms, submitted_at_ms, interval_s,
         import_wh, export_wh, active_power_w, credit_wh, status, reason, batch_id, minted,
-        mint_tx_signature
+        mint_tx_signature, at_ms
     FROM meter_readings
     WHERE meter_id = :meter AND (:user IS NULL OR user_id = :user)
-        AND (:id IS NULL
-            OR reading_timestamp_ms < :at
-            OR (reading_timestamp_ms IS :at AND reading_id < :id)
-            OR (:at IS NOT NULL AND reading_timestamp_ms IS NULL))
-    ORDER BY reading_timestamp_ms DESC, reading_id DESC LIMIT :limit
+        AND (:id IS NULL OR (at_ms, reading_id) < (:at, :id))
+    ORDER BY at_ms DESC, reading_id DESC LIMIT :limit
 """
 
 MINTS = """

@@ -76,7 +76,7 @@ class SqliteViews:
             rows = connection.execute(sql.READINGS, values).fetchall()
         page = rows[:limit]
         last = page[-1] if len(rows) > limit else None
-        behind = None if last is None else [last["reading_timestamp_ms"], last["reading_id"]]
+        behind = None if last is None else [last["at_ms"], last["reading_id"]]
         return [_reading(row) for row in page], _close(behind)
 
     def mints(
@@ -167,6 +167,7 @@ def _reading(row: sqlite3.Row) -> ReadingView:
     values["reading_timestamp"] = _time(values.pop("reading_timestamp_ms"))
     values["submitted_at"] = rfc3339(values.pop("submitted_at_ms"))
     values["minted"] = bool(values["minted"])
+    del values["at_ms"]
     return ReadingView(**values)
 
 
