@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from gridtokenx_cloud.adapters.store.database import Database, open_database
+from gridtokenx_cloud.adapters.store.migrate import check_schema
 from gridtokenx_cloud.adapters.system import SystemClock
 from gridtokenx_cloud.ports.common import Clock
 
 if TYPE_CHECKING:
-    from gridtokenx_cloud.adapters.store.database import Database
     from gridtokenx_cloud.settings import Settings
 
 Row = Mapping[str, object]
@@ -42,7 +43,7 @@ class CommandContext(Protocol):
         """
         ...
 
-    def database(self) -> "Database":
+    def database(self) -> Database:
         """Return the store, opened and its schema checked; closed at the command's end.
 
         Raises:
@@ -78,8 +79,7 @@ class Context:
     def settings(self) -> "Settings":
         """See `CommandContext.settings`."""
         if self._settings is None:
-            # Here and below: pydantic and yoyo would double the start of a command that
-            # only wants the other, or neither.
+            # Pydantic would double the start of a command that was told where the store is.
             from gridtokenx_cloud.settings import load_settings
 
             self._settings = load_settings(env_file=self._env_file, complete=False)
@@ -100,12 +100,9 @@ class Context:
         """Where the store is; an explicit option needs no other setting to be right."""
         return self._database_url or self.settings.cloud.database_url
 
-    def database(self) -> "Database":
+    def database(self) -> Database:
         """See `CommandContext.database`."""
         if self._database is None:
-            from gridtokenx_cloud.adapters.store.database import open_database
-            from gridtokenx_cloud.adapters.store.migrate import check_schema
-
             self._database = open_database(self.database_url)
             check_schema(self._database)
         return self._database
