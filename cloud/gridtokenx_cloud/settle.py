@@ -11,7 +11,7 @@ from gridtokenx_cloud.batching import (
     check_recipients,
     optimize_batch,
 )
-from gridtokenx_cloud.errors import PermanentError, ValidationError
+from gridtokenx_cloud.errors import PermanentError, TransientError, ValidationError
 from gridtokenx_cloud.mint_rules import MintRules, composer
 from gridtokenx_cloud.minting import BatchMinter, Sleep
 from gridtokenx_cloud.ports.common import Clock
@@ -176,7 +176,7 @@ class MeterPollingService:
         """
         try:
             while not stop.is_set():
-                if not self._pass(draining=False):
+                if not self._try_pass():
                     await self._pause(stop, wake)
         finally:
             await self._put_down()
@@ -200,6 +200,13 @@ class MeterPollingService:
         finally:
             await self._put_down()
 
+    def _try_pass(self) -> bool:
+        try:
+            return self._pass(draining=False)
+        except TransientError as exc:
+            logger.warning("cycle_put_off", extra={"error": str(exc)})
+            return False
+
     def _pass(self, *, draining: bool) -> bool:
         """Take up batches and seal new ones; true when there is more to do at once."""
         self._reap()
@@ -213,11 +220,13 @@ class MeterPollingService:
         readings = self.fetch_unminted_readings(rules.batch_size, draining=draining)
         if not readings:
             return False
+        logger.info("cycle_started", extra={"in_flight": len(self._driving)})
         logger.info("readings_fetched", extra={"readings": len(readings)})
         good = self._validated(readings)
         batches = self._seal(good, room)
         for batch_id in batches:
             self._take_up(batch_id)
+        logger.info("cycle_finished", extra={"readings": len(good), "batches": len(batches)})
         return len(readings) == rules.batch_size and (bool(batches) or len(good) < len(readings))
 
     def _validated(self, readings: Sequence[UnmintedReading]) -> list[MintBatchData]:
@@ -227,9 +236,10 @@ class MeterPollingService:
             if isinstance(checked, MintBatchData):
                 good.append(checked)
                 continue
-            self._store.refuse([reading.reading_id], checked, self._clock.now_ms())
+            parked = self._store.refuse([reading.reading_id], checked, self._clock.now_ms())
             fields = {"reading_id": reading.reading_id, "meter_id": reading.meter_id}
-            logger.warning("retry_scheduled", extra=fields | {"error_code": checked.code})
+            event = "reading_parked" if parked else "retry_scheduled"
+            logger.warning(event, extra=fields | {"error_code": checked.code})
         return good
 
     def _seal(self, credits_due: Sequence[MintBatchData], most: int) -> list[int]:

@@ -15,8 +15,9 @@ from solders.transaction import VersionedTransaction
 
 from gridtokenx_cloud.adapters.localnet.packet import decode_transaction
 from gridtokenx_cloud.adapters.solana_rpc.transactions import TOKEN
+from gridtokenx_cloud.errors import StoreBusyError
 from gridtokenx_cloud.mint_rules import MintRules
-from gridtokenx_cloud.ports.mint import Refusal
+from gridtokenx_cloud.ports.mint import Refusal, Selection, UnmintedReading
 from gridtokenx_cloud.settle import MintingHaltedError
 from tests.support.mint_world import (
     AUTHORITY,
@@ -416,3 +417,69 @@ async def test_a_mint_the_store_does_not_know_is_an_alarm(m: Minter, world: Worl
         "UnknownMint",
         "SupplyDiffers",
     }
+
+
+async def test_an_attempt_no_node_kept_expires_and_the_next_lands_under_the_same_marker(
+    m: Minter, world: World
+) -> None:
+    await world.solana().create_token_accounts([str(wallet(1).pubkey())])
+    m.credit(1, 500)
+    world.chain.faults.drop_silently = 45
+
+    await m.service.drain()
+
+    outcomes = m.database.connection.execute("SELECT outcome FROM mint_attempts ORDER BY n")
+    assert [row["outcome"] for row in outcomes] == ["expired", "landed"]
+    assert world.supply() == 500_000_000
+    assert (await m.audit()).ok
+
+
+async def test_the_log_tells_each_step_once_with_the_signature_of_every_attempt(
+    m: Minter, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.solana().create_token_accounts([str(wallet(1).pubkey())])
+    m.credit(1, 500)
+    m.credit(2, 10**8)
+    world.chain.faults.drop_silently = 45
+
+    with caplog.at_level(logging.INFO, "gridtokenx_cloud"):
+        await m.service.drain()
+
+    told = [record for record in caplog.records if record.name.startswith("gridtokenx_cloud")]
+    assert [record.message for record in told] == [
+        "cycle_started",
+        "readings_fetched",
+        "retry_scheduled",
+        "batch_sealed",
+        "cycle_finished",
+        "attempt_signed",
+        "attempt_sent",
+        "batch_slow",
+        "attempt_expired",
+        "attempt_signed",
+        "attempt_sent",
+        "batch_final",
+    ]
+    signatures = {
+        row["signature"]
+        for row in m.database.connection.execute("SELECT signature FROM mint_attempts")
+    }
+    assert {getattr(r, "signature", None) for r in told if "attempt" in r.message} == signatures
+
+
+async def test_trouble_with_the_store_puts_a_pass_off(m: Minter, world: World) -> None:
+    m.credit(1, 500)
+    original, busy = m.store.fetch_unminted, [1]
+
+    def fetch(selection: Selection) -> list[UnmintedReading]:
+        if busy:
+            busy.clear()
+            raise StoreBusyError("no write lock within 15 s")
+        return original(selection)
+
+    m.store.fetch_unminted = fetch  # type: ignore[method-assign]
+
+    assert not m.service._try_pass()
+    await m.service.drain()
+
+    assert world.supply() == 500_000_000

@@ -148,8 +148,8 @@ class MintQueue(Protocol):
         """Claim the group's credits for a new batch; None when one of them was already taken."""
         ...
 
-    def refuse(self, readings: Sequence[int], refusal: Refusal, now_ms: int) -> None:
-        """Put unminted credits on the retry queue, or park those tried often enough."""
+    def refuse(self, readings: Sequence[int], refusal: Refusal, now_ms: int) -> list[int]:
+        """Put unminted credits on the retry queue; return those parked for an operator."""
         ...
 
     def results_of(self, readings: Sequence[int]) -> list[MintResult]:
