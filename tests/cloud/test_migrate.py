@@ -45,7 +45,16 @@ def test_every_step_can_be_taken_back_with_data_and_taken_again(database: Databa
     assert migrate(database) == ["0001.initial"]
 
 
+def test_a_store_that_is_not_there_is_not_made_by_looking(database: Database) -> None:
+    with pytest.raises(SchemaError, match="does not exist: run `gtx-cloud migrate` first"):
+        check_schema(database)
+
+    assert not database.path.exists()
+
+
 def test_a_store_without_schema_names_the_command(database: Database) -> None:
+    database.path.touch()
+
     with pytest.raises(SchemaError, match=r"lacks 0001.initial: run `gtx-cloud migrate` first"):
         check_schema(database)
 

@@ -355,6 +355,17 @@ def test_the_environment_stands_above_the_env_file(tmp_path: Path) -> None:
     assert settings.sources["TOKENIZATION_BATCH_SIZE"] == ".env"
 
 
+def test_an_option_stands_above_the_environment() -> None:
+    settings = load_settings(
+        environ={"GTX_CLOUD_DATABASE_URL": "sqlite:///a.db"},
+        roles="events",
+        database_url="sqlite:///b.db",
+    )
+
+    assert settings.cloud.database_url == "sqlite:///b.db"
+    assert settings.sources["GTX_CLOUD_DATABASE_URL"] == "--database-url"
+
+
 def test_a_dollar_sign_in_an_env_file_is_a_dollar_sign(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(
         "BLOCKCHAIN_MARKER_SECRET=${HOME}aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n"

@@ -93,7 +93,7 @@ class Context:
         """
         from gridtokenx_cloud.settings import load_settings
 
-        return load_settings(env_file=self._env_file, roles=roles)
+        return load_settings(env_file=self._env_file, roles=roles, database_url=self._database_url)
 
     @property
     def database_url(self) -> str:

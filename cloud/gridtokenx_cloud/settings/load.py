@@ -59,6 +59,7 @@ def load_settings(
     env_file: Path | None = None,
     environ: Mapping[str, str] | None = None,
     roles: str | None = None,
+    database_url: str | None = None,
     complete: bool = True,
 ) -> Settings:
     """Read the environment, and for what is not set there *env_file* (default: `.env` here).
@@ -66,7 +67,8 @@ def load_settings(
     Args:
         env_file: Must exist when named.
         environ: In place of the process environment.
-        roles: Comma list in place of `GTX_CLOUD_ROLES`.
+        roles: In place of `GTX_CLOUD_ROLES`.
+        database_url: In place of `GTX_CLOUD_DATABASE_URL`.
         complete: Whether what the roles need must be there; a command asks with `require`.
 
     Raises:
@@ -74,13 +76,13 @@ def load_settings(
     """
     if environ is None:
         environ = os.environ  # noqa: TID251 - this is the one place that reads it
-    if env_file is not None and not env_file.is_file():
-        raise ConfigError((f"--env-file {env_file} does not exist; name a file or leave it out",))
-    if env_file is None and Path(".env").is_file():
-        env_file = Path(".env")
-    given = gather(environ, env_file, _PREFIXES)
-    if roles is not None:
-        given["GTX_CLOUD_ROLES"] = Given(roles, "--roles")
+    given = gather(environ, _existing(env_file), _PREFIXES)
+    for name, option, text in (
+        ("GTX_CLOUD_ROLES", "--roles", roles),
+        ("GTX_CLOUD_DATABASE_URL", "--database-url", database_url),
+    ):
+        if text is not None:
+            given[name] = Given(text, option)
 
     texts, faults = _texts(given, environ)
     groups, group_faults = _groups(texts)
@@ -100,6 +102,14 @@ def load_settings(
         cloud=groups.cloud,
         sources={name: value.source for name, value in given.items()},
     )
+
+
+def _existing(env_file: Path | None) -> Path | None:
+    if env_file is None:
+        return Path(".env") if Path(".env").is_file() else None
+    if not env_file.is_file():
+        raise ConfigError((f"--env-file {env_file} does not exist; name a file or leave it out",))
+    return env_file
 
 
 def require(value: T | None, name: str) -> T:

@@ -53,6 +53,9 @@ def check_schema(database: Database) -> None:
     Raises:
         SchemaError: Steps are missing, or a newer program has worked on it; names the way out.
     """
+    if not database.path.exists():
+        # Looking into it would make it, readable for others.
+        raise SchemaError(f"{database.path} does not exist: run `gtx-cloud migrate` first")
     version = _version(database.connection)
     pending = [step.stem for step in _steps() if _number(step) > version]
     if pending:
