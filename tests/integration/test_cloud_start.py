@@ -1,15 +1,21 @@
 """The cloud as one process: it starts, mints what a gateway sends, and ends in order."""
 
 import json
+import re
 import signal
 import socket
 import time
 import urllib.error
 import urllib.request
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from gridtokenx_wire import base58
 from gridtokenx_wire.record import SlotRecord
@@ -100,6 +106,31 @@ def test_killed_in_the_middle_and_started_again_nothing_is_lost_or_doubled(
     assert place.number("SELECT count(*) FROM meter_readings") == 3
     audit = gtx_cloud(place.env, "audit")
     assert audit.returncode == 0, audit.stdout + audit.stderr
+
+
+def test_a_stop_sends_browsers_away_to_come_back(place: Installation) -> None:
+    made = gtx_cloud(place.env, "api-token", "create", "me", "--role", "admin", "--json")
+    token = re.findall(r"gtx_[A-Za-z0-9_-]+", made.stdout)[0]
+    with (
+        place.running() as process,
+        connect(
+            f"ws://{place.env['WEBSOCKET_BIND']}/ws",
+            subprotocols=[Subprotocol("gridtokenx.v1")],
+            additional_headers={"Authorization": f"Bearer {token}"},
+        ) as browser,
+    ):
+        browser.send(json.dumps({"op": "connect"}))
+        welcome = json.loads(browser.recv(10))
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(ConnectionClosed) as closed:
+            deque(iter(lambda: browser.recv(30), None))
+        code = process.wait(timeout=40)
+
+    assert welcome["op"] == "welcome"
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == CloseCode.SERVICE_RESTART
+    assert code == 0
+    assert token not in place.log
 
 
 @pytest.fixture(scope="module")
