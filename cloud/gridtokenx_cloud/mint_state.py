@@ -97,6 +97,9 @@ class Marker:
 class Observation:
     """What was read of one attempt; slot and height come from one reply, read first.
 
+    Once the height is beyond the attempt's last block, `finalized_slot` may stay the first one
+    for which that was so: what is at least that new knows of every block that could take it.
+
     `marker` None = not asked, because the attempt may still land.
     """
 

@@ -6,6 +6,7 @@ must survive is committed before the side effect that needs it.
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
@@ -20,6 +21,7 @@ from gridtokenx_cloud.mint_state import (
     InFlight,
     Keep,
     Land,
+    Observation,
     Resolve,
     Sealed,
     StopAll,
@@ -47,6 +49,7 @@ POLL_S = 1.0
 REBROADCAST_S = 2.0
 TROUBLE_S = 15.0
 _SLOW_ATTEMPTS = 8
+_MOST_DOUBTS = 30
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -86,7 +89,9 @@ class BatchMinter:
         self._halts = halts
         self._mark_minted = mark_minted
         self._sent_at_ms: dict[str, int] = {}
+        self._closed_slot: dict[str, int] = {}
         self._looks: dict[int, int] = {}
+        self._doubts: dict[int, int] = {}
         self._slow: set[int] = set()
 
     async def drive(self, batch_id: int, slow_after_s: int = 60) -> None:
@@ -145,7 +150,8 @@ class BatchMinter:
             return 0.0
         attempt = await self._chain.prepare(batch)
         if isinstance(attempt, ChainError):
-            return await self._classified(batch, attempt)
+            return await self._classified(batch, attempt, simulated=True)
+        self._doubts.pop(batch.batch_id, None)
         self._store.record_attempt(batch.batch_id, attempt, self._clock.now_ms())
         self._halts.lift(batch.batch_id)
         logger.info("attempt_signed", extra=_fields(batch, attempt))
@@ -161,7 +167,8 @@ class BatchMinter:
 
     async def _follow(self, batch: MintBatch, attempt: Attempt) -> float:
         state = InFlight(attempt.n, attempt.signature, attempt.last_valid_block_height)
-        decision = next_step(state, await self._chain.observe(state, batch.marker))
+        seen = await self._chain.observe(state, batch.marker)
+        decision = next_step(state, self._since_closed(state, seen))
         match decision:
             case Land():
                 await self._land(batch, decision)
@@ -170,7 +177,7 @@ class BatchMinter:
                 return await self._failed(batch, attempt, decision.error)
             case Expire():
                 self._store.end_attempt(batch.batch_id, attempt.n, None, self._clock.now_ms())
-                self._sent_at_ms.pop(attempt.signature, None)
+                self._forget(attempt.signature)
                 logger.info("attempt_expired", extra=_fields(batch, attempt))
                 return 0.0
             case Resolve():
@@ -183,6 +190,16 @@ class BatchMinter:
                 pass
         return POLL_S
 
+    def _since_closed(self, state: InFlight, seen: Observation) -> Observation:
+        """Judge by the first finalized slot beyond the attempt's last block.
+
+        Any answer at least that new is proof; a node that always lags a little gives one too.
+        """
+        if seen.finalized_height <= state.last_valid_block_height:
+            return seen
+        slot = self._closed_slot.setdefault(state.signature, seen.finalized_slot)
+        return replace(seen, finalized_slot=min(slot, seen.finalized_slot))
+
     async def _land(self, batch: MintBatch, landed: Land) -> None:
         fee = await self._history.fee_lamports(landed.signature)
         landing = Landing(landed.signature, landed.slot, fee)
@@ -191,7 +208,7 @@ class BatchMinter:
         except DisputedBatchError as exc:
             self._dispute(batch, str(exc))
             return
-        self._sent_at_ms.pop(landed.signature, None)
+        self._forget(landed.signature)
         logger.info(
             "batch_final",
             extra={
@@ -207,14 +224,15 @@ class BatchMinter:
         logger.warning(
             "batch_classified", extra=_fields(batch, attempt) | {"error_code": str(error)}
         )
-        return await self._classified(batch, error)
+        return await self._classified(batch, error, simulated=False)
 
-    async def _classified(self, batch: MintBatch, error: ChainError) -> float:
+    async def _classified(self, batch: MintBatch, error: ChainError, *, simulated: bool) -> float:
         """Act on a failure while nothing of the batch can land."""
         match classify(error, len(batch.items)):
             case HoldRecipient(position, reason):
-                await self._refused(batch, batch.items[position].wallet, reason)
-                return 0.0
+                wallet = batch.items[position].wallet
+                await self._refused(batch, wallet, reason, simulated=simulated)
+                return POLL_S if simulated else 0.0
             case Resolve():
                 return await self._resolve(batch, Sealed())
             case StopAll(reason):
@@ -225,11 +243,19 @@ class BatchMinter:
                 return TROUBLE_S
         return POLL_S
 
-    async def _refused(self, batch: MintBatch, wallet: str, reason: str) -> None:
+    async def _refused(
+        self, batch: MintBatch, wallet: str, reason: str, *, simulated: bool
+    ) -> None:
         report = await self._chain.inspect(batch)
         if wallet in report.missing:
             # A fork took the account, or its owner closed it: the next round makes it again.
             return
+        if simulated and wallet not in report.refused:
+            # The node that simulates may not have seen the account yet.
+            doubts = self._doubts.get(batch.batch_id, 0)
+            self._doubts[batch.batch_id] = doubts + 1
+            if doubts < _MOST_DOUBTS:
+                return
         reason = report.refused.get(wallet, reason)
         self._hold(batch, wallet, Refusal("RecipientRefused", reason))
 
@@ -259,6 +285,10 @@ class BatchMinter:
         self._store.dispute(batch.batch_id, reason, self._clock.now_ms())
         logger.error("batch_disputed", extra={"batch_id": batch.batch_id, "reason": reason})
         self._halts.halt(batch.batch_id, reason)
+
+    def _forget(self, signature: str) -> None:
+        self._sent_at_ms.pop(signature, None)
+        self._closed_slot.pop(signature, None)
 
     def _watch(self, batch: MintBatch, slow_after_s: int) -> None:
         """Report what takes long; age alone never judges an attempt."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -124,3 +125,31 @@ async def test_no_fault_of_the_network_together_with_a_kill_loses_or_doubles_a_t
     crashes = await _every_crash_point(tmp_path, WORLDS[name], monkeypatch, stride=5)
 
     assert crashes >= 1
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("seed", range(24))
+async def test_a_minter_killed_again_and_again_in_a_bad_network_mints_exactly_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    chance = random.Random(seed)
+    world = await new_world()
+    path = tmp_path / "cloud.db"
+    with minter(world, path) as m:
+        for owner, owed_wh in OWED_WH.items():
+            add_credits(m.database, owner, (owed_wh - 40, 40), world.clock.now_ms())
+
+    for _ in range(4):
+        WORLDS[chance.choice(list(WORLDS))](world)
+        fuse = Fuse(chance.randrange(60))
+        await run_until_crash(world, path, fuse, monkeypatch, RULES)
+        await world.sleep(chance.choice([1, 30, 90]) * world.block_s)
+    world.chain.faults.update({"hide_history": False, "http_429_every": 0})
+    with minter(world, path, RULES) as m:
+        await m.service.drain()
+        world.chain.faults.update({"account_lag_blocks": 0, "hide_statuses": False})
+        await world.sleep(400 * world.block_s)
+        report = await m.audit()
+
+    assert report.differences == ()
+    assert world.supply() == CONVERSION.wh_to_base_units(sum(OWED_WH.values()))

@@ -483,3 +483,42 @@ async def test_trouble_with_the_store_puts_a_pass_off(m: Minter, world: World) -
     await m.service.drain()
 
     assert world.supply() == 500_000_000
+
+
+async def test_a_node_that_has_not_seen_a_new_account_holds_nobody(m: Minter, world: World) -> None:
+    m.credit(1, 500)
+    original, doubts = world.rpc.call, [1, 1, 1]
+
+    async def call(method: str, *params: object) -> object:
+        if method == "simulateTransaction" and doubts:
+            doubts.pop()
+            err = {"InstructionError": [3, "InvalidAccountData"]}
+            return {"context": {"slot": 1}, "value": {"err": err}}
+        return await original(method, *params)
+
+    world.rpc.call = call  # type: ignore[method-assign]
+
+    left = await m.service.drain()
+
+    assert left.waiting == 0
+    assert world.supply() == 500_000_000
+
+
+async def test_a_recipient_that_keeps_failing_in_simulation_is_held(
+    m: Minter, world: World
+) -> None:
+    m.credit(1, 500)
+    original = world.rpc.call
+
+    async def call(method: str, *params: object) -> object:
+        if method == "simulateTransaction":
+            err = {"InstructionError": [3, {"Custom": 99}]}
+            return {"context": {"slot": 1}, "value": {"err": err}}
+        return await original(method, *params)
+
+    world.rpc.call = call  # type: ignore[method-assign]
+
+    left = await m.service.drain()
+
+    assert left.waiting == 1
+    assert world.supply() == 0
