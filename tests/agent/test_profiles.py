@@ -11,11 +11,13 @@ from gridtokenx_agent.profiles import (
     POINT_UNITS,
     MeterProfile,
     PointSpec,
+    evidence_warning,
     load_profile,
+    may_mint,
     plan_blocks,
     split_block,
 )
-from gridtokenx_agent.registers import decode
+from gridtokenx_agent.registers import PER_UNIT, decode
 
 METERS = Path(__file__).parents[2] / "firmware-config" / "meters"
 SHIPPED = sorted(profile_paths())
@@ -42,30 +44,72 @@ def fault_of(text: str) -> str:
     return str(caught.value)
 
 
-def test_the_first_meters_are_there() -> None:
-    assert {"abb-b23", "eastron-sdm120", "eastron-sdm630", "schneider-iem3155"} <= set(SHIPPED)
+FAMILIES = {
+    "abb-b21", "abb-b23", "abb-b24", "carlo-gavazzi-em24", "carlo-gavazzi-em24-e1",
+    "carlo-gavazzi-em340", "carlo-gavazzi-em540", "dzg-dvh4013", "eastron-sdm120",
+    "eastron-sdm220", "eastron-sdm230", "eastron-sdm630", "eastron-sdm72", "finder-7m",
+    "inepro-pro380", "janitza-umg96rm", "orno-we-514", "orno-we-517", "schneider-iem3155",
+    "schneider-pm5xxx", "siemens-pac2200", "siemens-pac3200", "sunspec-201-204",
+    "sunspec-211-214",
+}  # fmt: skip
+DISPUTED = {"carlo-gavazzi-em24", "finder-7m", "orno-we-514"}
+"""Two sources name different registers for a counter of these."""
+SINGLE = {
+    "dzg-dvh4013", "eastron-sdm220", "eastron-sdm72", "schneider-pm5xxx", "sunspec-211-214",
+}  # fmt: skip
+
+
+def test_every_meter_family_has_its_profile() -> None:
+    assert set(SHIPPED) == FAMILIES
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_sample_of_every_shipped_profile_decodes(name: str) -> None:
     profile = find_profile(name)
 
-    assert any(sample.point == "import_energy" for sample in profile.samples)
+    assert {sample.point for sample in profile.samples} >= {"import_energy"}
+    assert any(sample.flag == "not_available" for sample in profile.samples)
     for sample in profile.samples:
         point = profile.spec(sample.point)
         assert point is not None
         decoded = decode([int(word, 16) for word in sample.words], point)
-        expected = None if sample.value is None else Decimal(sample.value)
-        assert (decoded.value, decoded.flag) == (expected, sample.flag)
+        found = None if decoded.text is None or point.is_text else Decimal(decoded.text)
+        expected = None if sample.value is None or point.is_text else Decimal(sample.value)
+        assert (found, decoded.flag) == (expected, sample.flag)
+        assert not point.is_text or decoded.text == sample.value
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_no_shipped_profile_mints_from_disputed_registers(name: str) -> None:
+def test_a_disputed_counter_earns_nothing_unless_someone_says_so(name: str) -> None:
     profile = find_profile(name)
 
-    evidence = {profile.points[point].evidence for point in ("import_energy", "export_energy")}
+    assert may_mint(profile, accept_disputed=False) == (name not in DISPUTED)
+    assert may_mint(profile, accept_disputed=True)
 
-    assert evidence == {"VERIFIED"}
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_whoever_uses_a_counter_that_is_not_proven_is_told(name: str) -> None:
+    profile = find_profile(name)
+
+    refused = evidence_warning(profile, accept_disputed=False) or ""
+    accepted = evidence_warning(profile, accept_disputed=True) or ""
+
+    assert ("no slots are recorded" in refused) == (name in DISPUTED)
+    assert ("accepted by accept_disputed" in accepted) == (name in DISPUTED)
+    assert ("one source only" in refused) == (name in SINGLE)
+    assert (refused == "") == (name not in DISPUTED | SINGLE)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_counter_is_finer_than_its_resolution_says_nowhere(name: str) -> None:
+    """What is credited in steps of 1 Wh must be counted in such steps."""
+    profile = find_profile(name)
+
+    for point in (profile.points.get("import_energy"), profile.points.get("export_energy")):
+        if point is None or point.type.startswith("float") or point.factor_offset is not None:
+            continue
+        step_wh = point.scale * PER_UNIT[point.unit]
+        assert step_wh == profile.resolution_wh
 
 
 def test_the_blueprint_is_a_profile() -> None:
@@ -177,9 +221,38 @@ def test_a_profile_that_fails_its_own_sample_is_refused(sample: str, expected: s
 
 def test_a_profile_with_swapped_word_order_fails_on_a_real_reading() -> None:
     text = (METERS / "eastron-sdm630.toml").read_text()
-    swapped = text.replace('type = "float32"', 'type = "float32"\norder = "CDAB"')
+    swapped = text.replace('type = "float32"', 'type = "float32", order = "CDAB"')
 
     assert "voltage_l1 decodes to" in fault_of(swapped)
+
+
+def test_one_odd_address_among_even_ones_is_refused() -> None:
+    """OpenEMS#86: a float across two neighbours, half of one phase and half of the next."""
+    text = (METERS / "eastron-sdm630.toml").read_text()
+    shifted = text.replace("address = 0x0034", "address = 0x0035")
+
+    assert "points.active_power.address: 0x0035 is odd, all others are even" in fault_of(shifted)
+
+
+def test_a_float_across_two_neighbours_is_refused() -> None:
+    """OpenEMS#86: half of the current of L1, half of that of L2."""
+    text = (METERS / "eastron-sdm630.toml").read_text()
+    shifted = text.replace("address = 0x0008", "address = 0x0007")
+
+    assert "points.current_l2.address: 0x0007 lies inside points.current_l1" in fault_of(shifted)
+
+
+def test_only_a_power_has_a_direction() -> None:
+    fault = fault_of(HEAD + IMPORT + 'positive = "to_grid"')
+
+    assert "points.import_energy.positive: only a power has a direction" in fault
+
+
+def test_a_power_that_is_positive_to_the_grid_is_turned_round() -> None:
+    power = '[points.active_power]\naddress = 9\ntype = "int16"\nunit = "W"\npositive = "to_grid"\n'
+    point = load_profile(HEAD + IMPORT + power, "m1").points["active_power"]
+
+    assert decode((3800,), point).value == Decimal(-3800)
 
 
 def test_text_that_is_no_toml_is_refused() -> None:

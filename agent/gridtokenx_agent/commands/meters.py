@@ -122,9 +122,13 @@ def profiles(context: click.Context, as_json: bool) -> None:
     default=None,
     help="Unix ms its counters count from; the same again goes on where it was.",
 )
-@click.option("--silent", is_flag=True, help="Fault: answers nothing.")
-@click.option("--exception", type=click.IntRange(1, 255), help="Fault: this Modbus exception.")
-@click.option("--delay-ms", type=click.IntRange(0), default=0, help="Fault: answers later.")
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="What is wrong with it, as delay_ms=300 or silent; `--fault help` lists them.",
+)
 def simulate(
     profile: str,
     url: str,
@@ -134,13 +138,14 @@ def simulate(
     speed: int,
     identity: str,
     since_ms: int | None,
-    **faults: Any,
+    faults: tuple[str, ...],
 ) -> None:
     """Serve a simulated meter over TCP or a pseudo-terminal until interrupted."""
     from gridtokenx_agent.adapters import simulator
     from gridtokenx_agent.adapters.profile_files import find_profile
     from gridtokenx_agent.adapters.system import SystemClock
 
+    wrong = simulator.parse_faults(faults)
     clock = SystemClock()
     model = find_profile(profile)
     start_ms = clock.now().wall_ms if since_ms is None else since_ms
@@ -148,7 +153,7 @@ def simulate(
     meter = simulator.MeterSimulator(
         model,
         simulator.house_registers(model, house, clock, start_ms, identity),
-        simulator.Faults(**faults),
+        wrong,
     )
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(

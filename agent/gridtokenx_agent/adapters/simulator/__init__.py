@@ -1,7 +1,8 @@
 """Simulated meters that speak real Modbus, for demonstrations, training and tests."""
 
+from gridtokenx_agent.adapters.simulator.faults import Faults, parse_faults
 from gridtokenx_agent.adapters.simulator.house import House, house_registers
-from gridtokenx_agent.adapters.simulator.meter import Faults, MeterSimulator, PointValues
+from gridtokenx_agent.adapters.simulator.meter import MeterSimulator, PointValues
 from gridtokenx_agent.adapters.simulator.server import BusSimulator, simulate
 from gridtokenx_agent.adapters.simulator.services import Service
 
@@ -13,5 +14,6 @@ __all__ = [
     "PointValues",
     "Service",
     "house_registers",
+    "parse_faults",
     "simulate",
 ]

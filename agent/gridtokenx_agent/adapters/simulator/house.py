@@ -7,7 +7,7 @@ from typing import Final
 
 from gridtokenx_agent.adapters.simulator.meter import PointValues
 from gridtokenx_agent.ports import Clock
-from gridtokenx_agent.profiles import MeterProfile
+from gridtokenx_agent.profiles import MeterProfile, PointSpec
 from gridtokenx_agent.registers import from_units
 
 _HOUR_MS: Final = 3_600_000
@@ -83,11 +83,11 @@ def house_registers(
         elapsed_ms = max(0, clock.now().wall_ms - start_wall_ms)
         values = _amounts(house, elapsed_ms)
         found: dict[str, Decimal | str | None] = {
-            name: from_units(values[name], point.unit) for name, point in profile.points.items()
+            name: from_units(_shown(values[name], point), point.unit)
+            for name, point in profile.points.items()
         }
         if profile.identity is not None:
-            text = profile.identity.type == "string"
-            found["identity"] = identity if text else Decimal(identity)
+            found["identity"] = identity if profile.identity.is_text else Decimal(identity)
         return found
 
     return read
@@ -112,6 +112,11 @@ def _amounts(house: House, elapsed_ms: int) -> dict[str, int]:
         **{f"voltage_{phase}": _VOLTAGE_MV for phase in phases},
         **{f"current_{phase}": current_ma for phase in phases},
     }
+
+
+def _shown(amount: int, point: PointSpec) -> int:
+    """Return what a register can show: one without a sign shows how much, not which way."""
+    return abs(amount) if point.type.startswith("uint") else amount
 
 
 def _one_way(powers_w: list[int], sign: int) -> int:

@@ -2,11 +2,13 @@
 
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from gridtokenx_agent.profiles import MeterProfile, plan_blocks
+from gridtokenx_agent.adapters.simulator.faults import Faults
+from gridtokenx_agent.adapters.simulator.sunspec import SCALE_POWERS, as_device
+from gridtokenx_agent.profiles import MeterProfile, PointSpec, plan_blocks
+from gridtokenx_agent.profiles.sunspec import MODEL_HEADER
 from gridtokenx_agent.registers import encode
 
 PointValues = Mapping[str, Decimal | str | None]
@@ -18,35 +20,6 @@ _ILLEGAL_VALUE: Final = 3
 _REQUEST: Final = struct.Struct(">BHH")
 
 
-@dataclass(slots=True, kw_only=True)
-class Faults:
-    """What is wrong with a simulated meter; may be changed while it runs.
-
-    Attributes:
-        silent: Answers nothing.
-        delay_ms: Answers so much later; what came meanwhile is answered afterwards.
-        corrupt_crc: Spoils the last byte of an answer.
-        echo: The adapter sends every request back before the answer.
-        truncate: So many bytes are missing at the end of an answer.
-        wrong_unit: Answers as the next unit.
-        wrong_function: Answers with the other read function.
-        noise: Bytes that come before an answer.
-        exception: Answers every request with this Modbus exception.
-        refuse_gaps: Registers between two points are refused, as some meters do.
-    """
-
-    silent: bool = False
-    delay_ms: int = 0
-    corrupt_crc: bool = False
-    echo: bool = False
-    truncate: int = 0
-    wrong_unit: bool = False
-    wrong_function: bool = False
-    noise: bytes = b""
-    exception: int | None = None
-    refuse_gaps: bool = False
-
-
 class MeterSimulator:
     """A meter that answers register reads as its profile describes it."""
 
@@ -56,9 +29,19 @@ class MeterSimulator:
         registers: Callable[[], PointValues],
         faults: Faults | None = None,
     ) -> None:
-        self._profile = profile
+        self._profile, self._models = as_device(profile)
         self._registers = registers
+        self._asked = 0
         self.faults = faults or Faults()
+
+    def reacts(self) -> bool:
+        """Count one request, and return whether the meter answers it at all."""
+        self._asked += 1
+        faults = self.faults
+        if faults.silent_after is not None and self._asked > faults.silent_after:
+            return False
+        lost = faults.lose_every is not None and self._asked % faults.lose_every == 0
+        return not (faults.silent or lost)
 
     def answer(self, pdu: bytes) -> bytes:
         """Return the answer to one request, both without unit and check sum."""
@@ -68,30 +51,54 @@ class MeterSimulator:
         if len(pdu) != _REQUEST.size or function not in (3, 4):
             return _exception(function, _ILLEGAL_FUNCTION)
         _, address, count = _REQUEST.unpack(pdu)
-        if not 1 <= count <= self._profile.max_registers:
+        if not 1 <= count <= self._longest:
             return _exception(function, _ILLEGAL_VALUE)
         image = self._image(function)
         try:
             words = [image[register] for register in range(address, address + count)]
         except KeyError:
             return _exception(function, _ILLEGAL_ADDRESS)
-        shown = 7 - function if self.faults.wrong_function else function
-        return struct.pack(f">BB{count}H", shown, 2 * count, *words)
+        return self._shown(function, words)
+
+    @property
+    def _longest(self) -> int:
+        return min(self._profile.max_registers, self.faults.refuse_over or 125)
+
+    def _shown(self, function: int, words: list[int]) -> bytes:
+        faults = self.faults
+        if faults.stuck is not None:
+            words = [faults.stuck if place % 2 == 0 else 0 for place in range(len(words))]
+        if faults.wrong_count is not None:
+            words = (words + [0] * faults.wrong_count)[: faults.wrong_count]
+        data = struct.pack(f">{len(words)}H", *words)
+        if faults.odd_bytes:
+            data = data[:-1]
+        shown = 7 - function if faults.wrong_function else function
+        return bytes((shown, (len(data) + faults.lie) & 0xFF)) + data
 
     def _image(self, function: int) -> dict[int, int]:
         """Return all registers that *function* reads, at one moment."""
         names = [*self._profile.points, "identity"]
         values = self._registers()
         image: dict[int, int] = {}
+        shown: dict[int, int] = {}
         for block in plan_blocks(self._profile, names):
             if block.function != function:
                 continue
             if not self.faults.refuse_gaps:
                 image |= dict.fromkeys(range(block.address, block.address + block.count), 0)
             for name, point in block.points:
-                for offset, word in enumerate(encode(values.get(name), point)):
-                    image[point.address + offset] = word
-        return image
+                if name != MODEL_HEADER:
+                    shown |= _registers_of(point, values.get(name))
+        models = self._models if function == self._profile.function else {}
+        return image | models | shown
+
+
+def _registers_of(point: PointSpec, value: Decimal | str | None) -> dict[int, int]:
+    """Return the registers of one value and of its scale factor, not those between them."""
+    words = encode(value, point, SCALE_POWERS.get(point.unit, 0))
+    places = {*range(point.size), point.count - 1}
+    return {point.address + place: words[place] for place in places}
 
 
 def _exception(function: int, code: int) -> bytes:

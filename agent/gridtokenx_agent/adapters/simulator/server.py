@@ -12,7 +12,7 @@ from typing import Final
 from gridtokenx_agent.adapters.modbus.endpoint import parse_bus_url
 from gridtokenx_agent.adapters.rtu_framing import crc16, rtu_frame
 from gridtokenx_agent.adapters.simulator.meter import MeterSimulator
-from gridtokenx_agent.adapters.simulator.services import PtyService, Service, TcpService
+from gridtokenx_agent.adapters.simulator.services import PtyService, Send, Service, TcpService
 from gridtokenx_agent.errors import ConfigError
 
 _HEADER: Final = struct.Struct(">HHHB")
@@ -40,7 +40,7 @@ class BusSimulator:
         Raises:
             ConfigError: Something that is no link is at that path.
         """
-        return PtyService(link, self.answer_rtu)
+        return PtyService(link, self._answer_rtu)
 
     async def _mbap_client(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -49,53 +49,69 @@ class BusSimulator:
             header = await reader.readexactly(_HEADER.size)
             transaction, _, length, unit = _HEADER.unpack(header)
             pdu = await reader.readexactly(max(length - 1, 0))
-            writer.write(await self._answer_mbap(transaction, unit, pdu))
-
-    async def _answer_mbap(self, transaction: int, unit: int, pdu: bytes) -> bytes:
-        meter = self._meters.get(unit)
-        if meter is None or not pdu:
-            answer = bytes((pdu[0] | 0x80 if pdu else 0x80, _TARGET_SILENT))
-            return _HEADER.pack(transaction, 0, 1 + len(answer), unit) + answer
-        faults = meter.faults
-        await asyncio.sleep(faults.delay_ms / 1000)
-        if faults.silent:
-            return b""
-        answer = meter.answer(pdu)
-        header = _HEADER.pack(transaction, 0, 1 + len(answer), unit + faults.wrong_unit)
-        return faults.noise + _cut(header + answer, faults.truncate)
+            meter = self._meters.get(unit)
+            if meter is None or not pdu:
+                answer = bytes((pdu[0] | 0x80 if pdu else 0x80, _TARGET_SILENT))
+                writer.write(_HEADER.pack(transaction, 0, 1 + len(answer), unit) + answer)
+                continue
+            await _send(await _mbap_answer(meter, transaction, unit, pdu), meter, writer.write)
+            if meter.faults.hang_up:
+                return
 
     async def _rtu_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         received = b""
         while data := await reader.read(256):
-            received += data
-            received, answer = await self.answer_rtu(received)
-            writer.write(answer)
+            received = await self._answer_rtu(received + data, writer.write)
+            if any(meter.faults.hang_up for meter in self._meters.values()):
+                return
 
-    async def answer_rtu(self, received: bytes) -> tuple[bytes, bytes]:
-        """Answer the requests within *received*; return what is left, and the answers."""
-        answers = b""
+    async def _answer_rtu(self, received: bytes, send: Send) -> bytes:
+        """Answer the requests within *received*; return what is left."""
         while len(received) >= _RTU_REQUEST:
             frame = received[:_RTU_REQUEST]
             if crc16(frame[:-2]) != frame[-2:]:
                 received = received[1:]
                 continue
             received = received[_RTU_REQUEST:]
-            answers += await self._answer_frame(frame)
-        return received, answers
+            meter = self._meters.get(frame[0])
+            if meter is not None:
+                await _send(await _rtu_answer(meter, frame), meter, send)
+        return received
 
-    async def _answer_frame(self, frame: bytes) -> bytes:
-        meter = self._meters.get(frame[0])
-        if meter is None:
-            return b""
-        faults = meter.faults
-        await asyncio.sleep(faults.delay_ms / 1000)
-        before = (frame if faults.echo else b"") + faults.noise
-        if faults.silent:
-            return before
-        answer = rtu_frame(frame[0] + faults.wrong_unit, meter.answer(frame[1:-2]))
-        if faults.corrupt_crc:
-            answer = answer[:-1] + bytes((answer[-1] ^ 0xFF,))
-        return before + _cut(answer, faults.truncate)
+
+async def _mbap_answer(meter: MeterSimulator, transaction: int, unit: int, pdu: bytes) -> bytes:
+    faults = meter.faults
+    reacts = meter.reacts()
+    await asyncio.sleep(faults.delay_ms / 1000)
+    if not reacts:
+        return b""
+    answer = meter.answer(pdu)
+    shown = 0 if faults.zero_transaction else transaction
+    header = _HEADER.pack(shown, 0, 1 + len(answer), unit + faults.wrong_unit)
+    return faults.noise + _cut(header + answer, faults.truncate) + faults.glue
+
+
+async def _rtu_answer(meter: MeterSimulator, frame: bytes) -> bytes:
+    faults = meter.faults
+    reacts = meter.reacts()
+    await asyncio.sleep(faults.delay_ms / 1000)
+    before = (frame[faults.cut_echo :] if faults.echo else b"") + faults.noise
+    if not reacts:
+        return before
+    answer = rtu_frame(frame[0] + faults.wrong_unit, meter.answer(frame[1:-2]))
+    if faults.corrupt_crc:
+        answer = answer[:-1] + bytes((answer[-1] ^ 0xFF,))
+    return before + _cut(answer, faults.truncate) + faults.glue
+
+
+async def _send(data: bytes, meter: MeterSimulator, send: Send) -> None:
+    gap_s = meter.faults.byte_gap_ms / 1000
+    if not gap_s:
+        send(data)
+        return
+    for place in range(len(data)):
+        send(data[place : place + 1])
+        await asyncio.sleep(gap_s)
 
 
 async def simulate(

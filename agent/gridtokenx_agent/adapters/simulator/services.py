@@ -11,7 +11,9 @@ from typing import Protocol, Self
 from gridtokenx_agent.errors import ConfigError
 
 _Conversation = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-_Answer = Callable[[bytes], Awaitable[tuple[bytes, bytes]]]
+Send = Callable[[bytes], None]
+"""Puts bytes on the wire."""
+_Answer = Callable[[bytes, Send], Awaitable[bytes]]
 
 
 class Service(Protocol):
@@ -120,8 +122,9 @@ class PtyService:
     async def _serve(self) -> None:
         received = b""
         while True:
-            received += await self._requests.get()
-            received, answers = await self._answer(received)
-            # A terminal nobody reads fills up; then the answer is lost, as on a real wire.
-            with suppress(BlockingIOError):
-                os.write(self._master, answers)
+            received = await self._answer(received + await self._requests.get(), self._send)
+
+    def _send(self, data: bytes) -> None:
+        # A terminal nobody reads fills up; then the answer is lost, as on a real wire.
+        with suppress(BlockingIOError):
+            os.write(self._master, data)
