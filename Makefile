@@ -13,7 +13,10 @@ demo: setup ## meters to tokens on this machine; Ctrl-C or DEMO_SECONDS=n ends i
 	@exec python -m demo
 
 demo-clean: ## forget the demo's chain, ledger and keys
-	@rm -rf var/demo var/demo-*
+	@for place in var/demo var/demo-[0-9]; do \
+	    [ ! -e $$place ] || flock -n $$place/lock rm -rf $$place || \
+	    { echo "demo-clean: a demo is running in $$place; stop it first" >&2; exit 1; }; \
+	done
 
 test: ## everything: fast, integration, end to end, kills, browser
 	@bash deploy/scripts/setup.sh test

@@ -29,7 +29,7 @@ def prepare_broker(place: Place, gateway_ids: list[str]) -> Broker:
     passwords |= {gateway_id: password_of(place, gateway_id) for gateway_id in gateway_ids}
     url = f"mqtt://127.0.0.1:{place.ports['mqtt']}"
     mosquitto = shutil.which("mosquitto") or shutil.which("/usr/sbin/mosquitto")
-    if mosquitto:
+    if mosquitto and os.environ.get("DEMO_BROKER") != "iotcore":
         return Broker(_mosquitto(place, mosquitto, passwords), url, None)
     return Broker(
         _iotcore(place, passwords),

@@ -14,6 +14,8 @@ from gridtokenx_agent.commands.options import config_option, json_option
 from gridtokenx_agent.errors import AgentError, ConfigError, ProfileError
 
 if TYPE_CHECKING:
+    from gridtokenx_agent.profiles import MeterProfile
+    from gridtokenx_agent.registers import BitField
     from gridtokenx_agent.settings import BusSettings, MeterSettings
 
 
@@ -39,6 +41,8 @@ def read(context: click.Context, config: Path, as_json: bool) -> None:
 @click.option("--type", "register_type", required=True, help="Such as float32, uint32, int64.")
 @click.option("--order", default="ABCD", show_default=True, help="ABCD, CDAB, BADC or DCBA.")
 @click.option("--scale", default="1", show_default=True, help="Value = raw number x scale.")
+@click.option("--sentinel", "sentinels", multiple=True, metavar="HEX", help="Means no value.")
+@click.option("--bits", default=None, metavar="LOWEST:WIDTH", help="Only these bits count.")
 @click.argument("words", nargs=-1, required=True, metavar="WORD...")
 @json_option
 @click.pass_context
@@ -47,10 +51,16 @@ def decode(
     register_type: str,
     order: str,
     scale: str,
+    sentinels: tuple[str, ...],
+    bits: str | None,
     words: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Turn raw words, four hex digits each, into the value they mean."""
+    """Turn raw words, four hex digits each, into the value they mean.
+
+    Without --sentinel the usual ones of the type mean "not available": all ones for unsigned
+    types, 80.. for signed ones, 0 for acc; NaN and infinity always do.
+    """
     from gridtokenx_agent.registers import RegisterType, WordOrder, decode_words
 
     if register_type not in get_args(RegisterType):
@@ -63,9 +73,13 @@ def decode(
             order,  # type: ignore[arg-type]  # checked above
             Decimal(scale),
             [_word(word) for word in words],
+            sentinels or None,
+            _bits(bits),
         )
-    except (InvalidOperation, ValueError) as exc:
-        raise click.UsageError(f"scale {scale}: {exc}") from exc
+    except InvalidOperation as exc:
+        raise click.UsageError(f"scale {scale} is no number") from exc
+    except ValueError as exc:
+        raise click.UsageError(_reason(exc)) from exc
     except ProfileError as exc:
         raise click.UsageError(str(exc)) from exc
     value = f"{found.value:f}" if isinstance(found.value, Decimal) else found.value
@@ -76,15 +90,18 @@ def decode(
 
 @click.command()
 @json_option
+@click.option("--markdown", is_flag=True, help="Print docs/meters.md: every register of each.")
 @click.pass_context
-def profiles(context: click.Context, as_json: bool) -> None:
+def profiles(context: click.Context, as_json: bool, markdown: bool) -> None:
     """List the meter models this agent knows; exit code 1 when a profile has faults."""
     from gridtokenx_agent.adapters.profile_files import find_profile, profile_paths
+    from gridtokenx_agent.profiles.page import profile_page
 
     rows: list[dict[str, Any]] = []
+    found: dict[str, MeterProfile] = {}
     for name in profile_paths():
         try:
-            profile = find_profile(name)
+            profile = found[name] = find_profile(name)
         except (ProfileError, ConfigError) as exc:
             rows.append({"profile": name, "error": str(exc)})
             continue
@@ -99,7 +116,9 @@ def profiles(context: click.Context, as_json: bool) -> None:
                 "error": None,
             }
         )
-    if as_json:
+    if markdown:
+        click.echo(profile_page(found), nl=False)
+    elif as_json:
         click.echo(json.dumps({"profiles": rows}))
     else:
         for row in rows:
@@ -204,6 +223,24 @@ def _line(result: dict[str, Any]) -> str:
         f"{result['meter_id']}: import {result['import_wh']} Wh, "
         f"export {result['export_wh']} Wh{identity}{live}"
     )
+
+
+def _bits(text: str | None) -> "BitField | None":
+    from gridtokenx_agent.registers import BitField
+
+    if text is None:
+        return None
+    lowest, _, width = text.partition(":")
+    return BitField.model_validate({"lowest": lowest, "width": width})
+
+
+def _reason(exc: ValueError) -> str:
+    """Return the words of one fault, without pydantic's frame around them."""
+    from pydantic import ValidationError
+
+    if not isinstance(exc, ValidationError):
+        return str(exc)
+    return "; ".join(error["msg"].removeprefix("Value error, ") for error in exc.errors())
 
 
 def _word(text: str) -> int:

@@ -60,7 +60,7 @@ class Faults:
     refuse_over: int | None = None
 
 
-_KINDS: Final = {field.name: str(field.type) for field in fields(Faults)}
+_KINDS: Final = {field.name: field.type for field in fields(Faults)}
 _SMALLEST: Final = {"lose_every": 1, "wrong_count": 1, "exception": 1, "refuse_over": 1}
 _LARGEST: Final = {
     "delay_ms": 60_000,
@@ -94,21 +94,31 @@ def parse_faults(texts: Iterable[str]) -> Faults:
 
 
 def _value(name: str, text: str | None) -> bool | int | bytes:
-    kind = _KINDS.get(name)
-    if kind is None:
+    if name not in _KINDS:
         raise ValueError(f"no such fault; there is {', '.join(_KINDS)}")
-    if kind == "bool":
+    kind = _KINDS[name]
+    if kind is bool:
         if text is not None:
             raise ValueError("takes no value")
         return True
     if text is None:
-        raise ValueError(f"give a value, as in {name}={'01FF' if kind == 'bytes' else 3}")
-    return bytes.fromhex(text) if kind == "bytes" else _number(name, text)
+        raise ValueError(f"give a value, as in {name}={'01FF' if kind is bytes else 3}")
+    return _bytes(text) if kind is bytes else _number(name, text)
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError as exc:
+        raise ValueError("give pairs of hexadecimal digits") from exc
 
 
 def _number(name: str, text: str) -> int:
-    number = int(text, 0)
     low, high = _SMALLEST.get(name, 0), _LARGEST.get(name, 1_000_000)
+    try:
+        number = int(text, 0)
+    except ValueError:
+        number = -1
     if not low <= number <= high:
-        raise ValueError(f"must be from {low} to {high}")
+        raise ValueError(f"must be a whole number from {low} to {high}")
     return number
