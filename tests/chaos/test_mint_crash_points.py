@@ -108,6 +108,7 @@ async def _every_crash_point(
     return runs
 
 
+@pytest.mark.integration
 async def test_a_minter_killed_before_or_after_any_commit_or_call_mints_exactly_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
