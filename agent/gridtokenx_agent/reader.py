@@ -26,7 +26,7 @@ from gridtokenx_agent.profiles import (
     split_block,
 )
 from gridtokenx_agent.registers import decode, energy_wh, to_units
-from gridtokenx_agent.validation import check_live, phases_disagree
+from gridtokenx_agent.validation import check_live, is_stuck, phases_disagree
 from gridtokenx_wire.encoding import MAX_COUNT
 from gridtokenx_wire.record import LiveValues, Quality
 
@@ -209,6 +209,8 @@ class MeterReader:
                 del self._unsupported_until[name]
 
     def _reading(self, words: Words, at: Instant, *, asked_energy: bool) -> Reading:
+        if is_stuck([said for name, (said, _) in words.items() if name in SLOT_POINTS]):
+            return _nothing("every register says the same", at)
         energy, fault = self._energy(words, at) if asked_energy else (None, "")
         live, flags = self._live(words)
         if fault:
@@ -246,6 +248,17 @@ class MeterReader:
         if phases_disagree(live.active_power_w, [units.get(name) for name in _PHASES]):
             flags |= Quality.POWER_MISMATCH
         return live, flags
+
+
+def _nothing(fault: str, at: Instant) -> Reading:
+    return Reading(
+        energy=None,
+        fault=fault,
+        live=LiveValues(),
+        flags=Quality.VALUE_MISSING | Quality.OUT_OF_RANGE,
+        identity=None,
+        at=at,
+    )
 
 
 def _units(words: tuple[int, ...], spec: PointSpec) -> int | None:

@@ -1,6 +1,6 @@
 """Checks on instantaneous values; they mark or leave out, they never hold a reading back."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from gridtokenx_wire.record import LiveValues, Quality
 
@@ -15,6 +15,7 @@ _BOUNDS = {
 _RATED_MARGIN_PERCENT = 200
 _MISMATCH_PERCENT = 5
 _MISMATCH_FLOOR_W = 20
+_ENOUGH_TO_COMPARE = 4
 
 
 def check_live(
@@ -44,6 +45,17 @@ def phases_disagree(total_w: int | None, phases_w: Iterable[int | None]) -> bool
         return False
     allowed_w = max(abs(total_w) * _MISMATCH_PERCENT // 100, _MISMATCH_FLOOR_W)
     return abs(sum(known) - total_w) > allowed_w
+
+
+def is_stuck(answers: Collection[tuple[int, ...]]) -> bool:
+    """Return whether registers of different quantities all say the same.
+
+    Seen on meters and adapters that repeat one answer to every request: 236 V, 236 A, 236 Hz.
+    """
+    first = next(iter(answers), ())
+    return (
+        len(answers) >= _ENOUGH_TO_COMPARE and any(first) and all(said == first for said in answers)
+    )
 
 
 def _within(name: str, value: int, rated_power_w: int | None) -> bool:

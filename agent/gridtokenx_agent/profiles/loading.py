@@ -121,7 +121,7 @@ def _overlaps(profile: MeterProfile) -> Iterable[str]:
 
 
 def _odd_ones_out(profile: MeterProfile) -> Iterable[str]:
-    """Find the one address that is odd among even ones, or even among odd ones.
+    """Find the few addresses that are odd among even ones, or even among odd ones.
 
     Values of two registers lie in steps of two. One that does not is read across two neighbours:
     half of one phase, half of the next, and the number may even look right.
@@ -132,12 +132,21 @@ def _odd_ones_out(profile: MeterProfile) -> Iterable[str]:
             for name, point in _same_space(profile)
             if profile.function_of(point) == function and point.size > 1 and not point.is_text
         ]
-        for parity in (0, 1):
-            strange = [entry for entry in entries if entry[1].address % 2 == parity]
-            if len(strange) == 1 and len(entries) >= _ENOUGH_TO_JUDGE:
-                name, point = strange[0]
-                kind, others = ("odd", "even") if parity else ("even", "odd")
-                yield f"{name}.address: {point.address:#06x} is {kind}, all others are {others}"
+        odd = [entry for entry in entries if entry[1].address % 2]
+        few, kind = (odd, "odd") if 2 * len(odd) < len(entries) else (_rest(entries, odd), "even")
+        if len(entries) >= _ENOUGH_TO_JUDGE:
+            yield from (
+                f"{name}.address: {point.address:#06x} is {kind}, most others are not; "
+                "if it is right, give its evidence"
+                for name, point in few
+                if point.evidence is None
+            )
+
+
+def _rest(
+    entries: list[tuple[str, PointSpec]], without: list[tuple[str, PointSpec]]
+) -> list[tuple[str, PointSpec]]:
+    return [entry for entry in entries if entry not in without]
 
 
 def _sample_faults(profile: MeterProfile) -> Iterable[str]:

@@ -2,9 +2,10 @@
 
 from gridtokenx_agent.adapters.simulator.faults import Faults, parse_faults
 from gridtokenx_agent.adapters.simulator.house import House, house_registers
-from gridtokenx_agent.adapters.simulator.meter import MeterSimulator, PointValues
+from gridtokenx_agent.adapters.simulator.meter import MeterSimulator
 from gridtokenx_agent.adapters.simulator.server import BusSimulator, simulate
 from gridtokenx_agent.adapters.simulator.services import Service
+from gridtokenx_agent.adapters.simulator.values import PointValues
 
 __all__ = [
     "BusSimulator",

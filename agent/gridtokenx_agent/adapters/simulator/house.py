@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from gridtokenx_agent.adapters.simulator.meter import PointValues
+from gridtokenx_agent.adapters.simulator.values import PointValues
 from gridtokenx_agent.ports import Clock
 from gridtokenx_agent.profiles import MeterProfile, PointSpec
 from gridtokenx_agent.registers import from_units

@@ -1,18 +1,16 @@
 """One simulated meter: its registers, its answers, and what may be wrong with it."""
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Final
 
 from gridtokenx_agent.adapters.simulator.faults import Faults
-from gridtokenx_agent.adapters.simulator.sunspec import SCALE_POWERS, as_device
+from gridtokenx_agent.adapters.simulator.sunspec import as_device, scale_power
+from gridtokenx_agent.adapters.simulator.values import PointValues as PointValues
 from gridtokenx_agent.profiles import MeterProfile, PointSpec, plan_blocks
 from gridtokenx_agent.profiles.sunspec import MODEL_HEADER
 from gridtokenx_agent.registers import encode
-
-PointValues = Mapping[str, Decimal | str | None]
-"""Value of each point in the profile's unit; None and a missing name read "not available"."""
 
 _ILLEGAL_FUNCTION: Final = 1
 _ILLEGAL_ADDRESS: Final = 2
@@ -89,14 +87,15 @@ class MeterSimulator:
                 image |= dict.fromkeys(range(block.address, block.address + block.count), 0)
             for name, point in block.points:
                 if name != MODEL_HEADER:
-                    shown |= _registers_of(point, values.get(name))
+                    power = scale_power(self._profile, point.unit, values)
+                    shown |= _registers_of(point, values.get(name), power)
         models = self._models if function == self._profile.function else {}
         return image | models | shown
 
 
-def _registers_of(point: PointSpec, value: Decimal | str | None) -> dict[int, int]:
+def _registers_of(point: PointSpec, value: Decimal | str | None, power: int) -> dict[int, int]:
     """Return the registers of one value and of its scale factor, not those between them."""
-    words = encode(value, point, SCALE_POWERS.get(point.unit, 0))
+    words = encode(value, point, power)
     places = {*range(point.size), point.count - 1}
     return {point.address + place: words[place] for place in places}
 
