@@ -102,7 +102,7 @@ def _picture(snapshot: Snapshot) -> Group:
         power_w = shown(meter, now_ms).active_power_w
         books = snapshot.books.meters.get(meter.meter_id)
         table.add_row(
-            f"{meter.meter_id} [dim]{meter.profile}[/dim]",
+            f"{meter.meter_id}\n[dim]{meter.profile}[/dim]",
             meter.owner,
             meter.bus,
             Text(f"{abs(power_w):,} W {'out' if power_w < 0 else 'in '}", style=_colour(power_w)),
@@ -127,13 +127,14 @@ def _facts(snapshot: Snapshot) -> list[tuple[str, str]]:
         ),
         ("credited / minted", f"{books.credited_wh:,} Wh / {books.minted_wh:,} Wh"),
         ("tokens minted", minted),
-        ("last transaction", f"{books.last_signature or 'none yet'} ({books.transactions} in all)"),
+        ("transactions", f"{books.transactions}, the last {books.last_signature or '-'}"),
     ]
     if books.held or books.rejected:
         facts.append(("held / rejected", f"{books.held} / {books.rejected}"))
     if snapshot.restarts:
         facts.append(("programs restarted", str(snapshot.restarts)))
-    return facts + [(f"page for {who}", link) for who, link in snapshot.links.items()]
+    address = next(iter(snapshot.links.values()), "").partition("#")[0]
+    return [*facts, ("live page", f"{address} (links that sign you in: above)")]
 
 
 def _colour(power_w: int) -> str:
