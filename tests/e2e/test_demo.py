@@ -21,7 +21,7 @@ def test_meters_become_tokens_and_a_second_run_goes_on_where_the_first_ended(
 ) -> None:
     with demo(tmp_path, seconds=20) as running:
         first = running.end().check_sums()
-    mint = json.loads((tmp_path / "installation.json").read_text())["mint"]
+    mint = json.loads((tmp_path / "installation.json").read_text())["mint_address"]
 
     with demo(tmp_path, seconds=10) as running:
         second = running.end().check_sums()
@@ -30,7 +30,7 @@ def test_meters_become_tokens_and_a_second_run_goes_on_where_the_first_ended(
     assert second["transactions"] > first["transactions"]
     assert second["exported_wh"] > first["exported_wh"]
     assert second["readings_accepted"] > first["readings_accepted"]
-    assert json.loads((tmp_path / "installation.json").read_text())["mint"] == mint
+    assert json.loads((tmp_path / "installation.json").read_text())["mint_address"] == mint
 
 
 @pytest.mark.xdist_group("demo")

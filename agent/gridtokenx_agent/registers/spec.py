@@ -22,8 +22,6 @@ BITS: Final[dict[str, int]] = {
 SCALE_DIGITS: Final = 12
 """No meter counts in finer or coarser steps; beyond, a value would fill memory with zeros."""
 
-_Scale = Annotated[Decimal, Field(allow_inf_nan=False, max_digits=40)]
-
 
 class BitField(BaseModel):
     """Some bits of an unsigned value.
@@ -59,7 +57,7 @@ class RegisterSpec(BaseModel):
 
     type: RegisterType
     order: WordOrder = "ABCD"
-    scale: _Scale = Decimal(1)
+    scale: Annotated[Decimal, Field(allow_inf_nan=False)] = Decimal(1)
     unit: str = ""
     sentinels: tuple[Annotated[str, Field(pattern=r"^[0-9A-Fa-f]+$")], ...] | None = None
     length: Annotated[int, Field(ge=1, le=125)] | None = None
@@ -73,8 +71,11 @@ class RegisterSpec(BaseModel):
         digits = self.size * 4
         if any(len(text) != digits for text in self.sentinels or ()):
             raise ValueError(f"a sentinel of type {self.type} has {digits} hex digits")
-        if abs(self.scale.adjusted()) > SCALE_DIGITS:
-            raise ValueError(f"scale {self.scale} is beyond 10^{SCALE_DIGITS}")
+        _, digits_of_scale, exponent = self.scale.as_tuple()
+        if len(digits_of_scale) > SCALE_DIGITS or abs(int(exponent)) > SCALE_DIGITS:
+            raise ValueError(
+                f"a scale has at most {SCALE_DIGITS} digits, 10^{SCALE_DIGITS} at most"
+            )
         self._check_extras()
         return self
 

@@ -87,6 +87,7 @@ class PymodbusBus:
         self._gate: AnswerGate | None = None
         self._last: _Read | None = None
         self._in_flight = False
+        self._served = False
         self._silent = 0
         self._backoff_s = _FIRST_BACKOFF_S
         self._next_connect_s = 0.0
@@ -96,27 +97,41 @@ class PymodbusBus:
     ) -> WordsRead:
         """See `MeterBus.read_words`."""
         async with self._lock:
-            client, gate = await self._connected()
-            await self._wait_for_quiet(gate, device_id, min_gap_ms / 1000)
-            unit = self._units.setdefault(device_id, UnitTiming())
-            wire_s = self._endpoint.wire_s(_REQUEST_BYTES + _ANSWER_OVERHEAD + 2 * count)
-            timeout_s = unit.timeout_s + wire_s
-            read = _Read(device_id, function, address, count, _now_s(), wire_s, timeout_s)
-            self._last = read
+            worn = self._served and self._endpoint.kind == "tcp"
             try:
-                answer = await self._transact(client, gate, read)
-            except MeterTimeoutError:
-                # Waited for here, so that the caller sees what a silent meter costs the bus.
-                await self._wait_for_quiet(gate, None, 0.0)
-                raise
-            self._silent = 0
-            self._backoff_s = _FIRST_BACKOFF_S
-            if isinstance(answer, ExceptionResponse):
-                raise self._refusal(read, answer.exception_code)
-            unit.answered(gate.last_byte_s - read.sent_s - wire_s)
-            if len(answer.registers) != count or gate.answered_at is None:
-                raise MeterTimeoutError(f"{read} on {self._endpoint}: other registers came")
-            return WordsRead(words=tuple(answer.registers), at=gate.answered_at)
+                return await self._read(device_id, function, address, count, min_gap_ms)
+            except BusDownError:
+                # Some gateways close the connection after each answer. Only a numbered answer
+                # is sure to be that of the second request, not a late one of the first.
+                if not worn:
+                    raise
+                return await self._read(device_id, function, address, count, min_gap_ms)
+
+    async def _read(
+        self, device_id: int, function: ReadFunction, address: int, count: int, min_gap_ms: int
+    ) -> WordsRead:
+        client, gate = await self._connected()
+        await self._wait_for_quiet(gate, device_id, min_gap_ms / 1000)
+        unit = self._units.setdefault(device_id, UnitTiming())
+        wire_s = self._endpoint.wire_s(_REQUEST_BYTES + _ANSWER_OVERHEAD + 2 * count)
+        timeout_s = unit.timeout_s + wire_s
+        read = _Read(device_id, function, address, count, _now_s(), wire_s, timeout_s)
+        self._last = read
+        try:
+            answer = await self._transact(client, gate, read)
+        except MeterTimeoutError:
+            # Waited for here, so that the caller sees what a silent meter costs the bus.
+            await self._wait_for_quiet(gate, None, 0.0)
+            raise
+        self._silent = 0
+        self._served = True
+        self._backoff_s = _FIRST_BACKOFF_S
+        if isinstance(answer, ExceptionResponse):
+            raise self._refusal(read, answer.exception_code)
+        unit.answered(gate.last_byte_s - read.sent_s - wire_s)
+        if len(answer.registers) != count or gate.answered_at is None:
+            raise MeterTimeoutError(f"{read} on {self._endpoint}: other registers came")
+        return WordsRead(words=tuple(answer.registers), at=gate.answered_at)
 
     async def close(self) -> None:
         """See `MeterBus.close`."""
@@ -148,6 +163,8 @@ class PymodbusBus:
 
     def _give_up(self, gate: AnswerGate, read: _Read) -> None:
         gate.give_up()
+        if self._client is None and self._endpoint.kind == "tcp":
+            return  # nothing is under way on the next connection
         # A numbered answer is known by its number; one that came broken will not come again.
         owed = self._endpoint.kind != "tcp" and gate.received < read.answer_bytes
         usual_s = self._units[read.unit].usual_s + read.wire_s
@@ -266,6 +283,7 @@ class PymodbusBus:
 
     def _drop(self) -> None:
         client, self._client, self._gate = self._client, None, None
+        self._served = False
         if client is not None:
             client.close()
 
