@@ -55,6 +55,9 @@ class Demo:
         sums = await asyncio.to_thread(add_up, self.place, installation, self.clock, missing)
         watcher.cancel()
         await self.supervisor.stop_all()
+        restarts = sum(program.restarts for program in self.supervisor.programs)
+        if restarts:
+            print(f"programs that died and were started again: {restarts}", flush=True)
         below = sums.line["below_resolution_wh"]
         print(f"below the meters' resolution, shown by no register yet: {below} Wh", flush=True)
         for remark in sums.remarks:

@@ -129,6 +129,20 @@ def test_the_page_about_meters_is_what_the_profiles_say(cli: Cli) -> None:
     assert page.read_text(encoding="utf-8") == out, "run gtx-agent profiles --markdown"
 
 
+def test_profiles_checks_the_files_it_is_given(cli: Cli, tmp_path: Path) -> None:
+    right, wrong = tmp_path / "right.toml", tmp_path / "wrong.toml"
+    blueprint = Path(__file__).parents[2] / "firmware-config" / "meters" / "_blueprint.toml"
+    right.write_text(blueprint.read_text())
+    wrong.write_text(blueprint.read_text().replace('unit = "kWh"', 'unit = "kW"'))
+
+    code, out, _ = cli("profiles", str(right), str(wrong), "--json")
+
+    found = json.loads(out)["profiles"]
+    assert code == 1
+    assert found[0]["error"] is None
+    assert "points.import_energy.unit: 'kW' is not one of Wh, kWh, MWh" in found[1]["error"]
+
+
 @pytest.mark.parametrize(
     ("words", "value", "flag"),
     [

@@ -336,6 +336,14 @@ def test_a_users_profile_hides_a_shipped_one_of_the_same_name(tmp_path: Path) ->
     assert find_profile("abb-b23", tmp_path).model == "B23"
 
 
+def test_a_profile_can_be_named_by_its_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(HEAD + IMPORT)
+
+    assert find_profile(str(tmp_path / "mine.toml")).model == "M1"
+    with pytest.raises(ConfigError, match=r"none\.toml cannot be read"):
+        find_profile(str(tmp_path / "none.toml"))
+
+
 @pytest.mark.parametrize("name", ["eastron-sdm360", "../secret", "_blueprint"])
 def test_an_unknown_profile_names_close_ones(name: str) -> None:
     with pytest.raises(ConfigError, match="there is no meter profile") as caught:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import random
+import re
 import time
 import urllib.request
 from pathlib import Path
@@ -29,6 +30,9 @@ def test_two_dozen_kills_lose_and_double_nothing(tmp_path: Path) -> None:
         result = running.end()
 
     line = result.check_sums()
+    restarts = re.search(r"started again: (\d+)", result.out)
+    assert restarts is not None
+    assert int(restarts[1]) >= KILLS // 2
     assert line["readings_accepted"] > 20
     assert line["transactions"] >= 3
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
+from playwright.sync_api import expect
 
 from gridtokenx_wire.encoding import parse_line
 from gridtokenx_wire.topics import parse_topic
+from tests.support.browser import chromium
 from tests.support.demo import demo
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -19,7 +21,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 def test_meters_become_tokens_and_a_second_run_goes_on_where_the_first_ended(
     tmp_path: Path,
 ) -> None:
-    with demo(tmp_path, seconds=20) as running:
+    with demo(tmp_path, seconds=30) as running:
+        running.wait_until_alive()
+        watch_page(tmp_path)
         first = running.end().check_sums()
     mint = json.loads((tmp_path / "installation.json").read_text())["mint_address"]
 
@@ -31,6 +35,22 @@ def test_meters_become_tokens_and_a_second_run_goes_on_where_the_first_ended(
     assert second["exported_wh"] > first["exported_wh"]
     assert second["readings_accepted"] > first["readings_accepted"]
     assert json.loads((tmp_path / "installation.json").read_text())["mint_address"] == mint
+
+
+def watch_page(folder: Path) -> None:
+    """Fail unless an owner sees power, a reading and a mint with its signature arrive."""
+    link = json.loads((folder / "links.json").read_text())["ada"]
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.goto(link)
+
+        expect(page.locator("#state")).to_have_text("Live")
+        expect(page.get_by_text("oak-street-1-barn", exact=True).first).to_be_visible()
+        expect(page.locator("#feed")).to_contain_text("kWh credited", timeout=30_000)
+        expect(page.locator("#feed")).to_contain_text("tokens minted", timeout=60_000)
+        expect(page.locator("#feed")).to_contain_text("Transaction")
+        expect(page.locator("body")).not_to_contain_text("mill-lane-8")
+        assert "token" not in page.url
 
 
 @pytest.mark.xdist_group("demo")
