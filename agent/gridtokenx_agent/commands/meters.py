@@ -91,15 +91,19 @@ def decode(
 @click.command()
 @json_option
 @click.option("--markdown", is_flag=True, help="Print docs/meters.md: every register of each.")
+@click.argument("files", nargs=-1, metavar="[FILE.toml...]")
 @click.pass_context
-def profiles(context: click.Context, as_json: bool, markdown: bool) -> None:
-    """List the meter models this agent knows; exit code 1 when a profile has faults."""
+def profiles(context: click.Context, as_json: bool, markdown: bool, files: tuple[str, ...]) -> None:
+    """List the meter models this agent knows, or check the profiles in FILEs.
+
+    Exit code 1 when a profile has faults.
+    """
     from gridtokenx_agent.adapters.profile_files import find_profile, profile_paths
     from gridtokenx_agent.profiles.page import profile_page
 
     rows: list[dict[str, Any]] = []
     found: dict[str, MeterProfile] = {}
-    for name in profile_paths():
+    for name in files or profile_paths():
         try:
             profile = found[name] = find_profile(name)
         except (ProfileError, ConfigError) as exc:
@@ -128,7 +132,9 @@ def profiles(context: click.Context, as_json: bool, markdown: bool) -> None:
 
 
 @click.command()
-@click.option("--profile", required=True, help="Which model; see `gtx-agent profiles`.")
+@click.option(
+    "--profile", required=True, help="Which model, see `gtx-agent profiles`; or a file of yours."
+)
 @click.option("--url", default="tcp://127.0.0.1:5020", show_default=True, help="Where to serve it.")
 @click.option("--device-id", type=click.IntRange(0, 255), default=1, show_default=True)
 @click.option("--load-w", type=click.IntRange(0), default=2000, help="Load in the busiest hour.")
