@@ -15,6 +15,7 @@ from gridtokenx_agent.profiles import (
     load_profile,
     may_mint,
     plan_blocks,
+    recognises,
     split_block,
 )
 from gridtokenx_agent.registers import PER_UNIT, decode
@@ -334,6 +335,24 @@ def test_a_users_profile_hides_a_shipped_one_of_the_same_name(tmp_path: Path) ->
 
     assert find_profile("eastron-sdm630", tmp_path).model == "M1"
     assert find_profile("abb-b23", tmp_path).model == "B23"
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "known"),
+    [
+        ("abb-b23", (0x4232, 0x3320), True),
+        ("abb-b23", (0x4232, 0x3420), False),
+        ("abb-b24", (0x4232, 0x3420), True),
+        ("abb-b23", (0x0000, 0x0000), False),
+        ("carlo-gavazzi-em24-e1", (1650,), True),
+        ("carlo-gavazzi-em24-e1", (71,), False),
+        ("eastron-sdm630", (0x4088, 0xFA31), None),
+    ],
+)
+def test_a_meter_is_recognised_by_what_it_says_not_by_answering(
+    name: str, words: tuple[int, ...], known: bool | None
+) -> None:
+    assert recognises(find_profile(name), words) is known
 
 
 def test_a_profile_can_be_named_by_its_file(tmp_path: Path) -> None:

@@ -87,6 +87,13 @@ async def test_every_shipped_profile_reads_back_what_its_house_shows(name: str) 
     assert found.get("identity", 1001) in (1001, "1001")
 
 
+def test_a_simulated_meter_says_which_model_it_is() -> None:
+    profile = find_profile("abb-b23")
+    meter = MeterSimulator(profile, dict)
+
+    assert meter.answer(bytes.fromhex("03 8960 0002")) == bytes.fromhex("03 04") + b"B23\0"
+
+
 def test_one_hour_of_constant_power_counts_exactly() -> None:
     house = House(load_w=0, solar_w=5_000, first_hour=12, start_import_wh=0, start_export_wh=0)
 

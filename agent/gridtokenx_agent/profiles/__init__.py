@@ -6,13 +6,16 @@ from gridtokenx_agent.profiles.evidence import evidence_warning, may_mint
 from gridtokenx_agent.profiles.loading import load_profile
 from gridtokenx_agent.profiles.model import (
     ENERGY_POINTS,
+    MODEL_REGISTER,
     POINT_UNITS,
     MeterProfile,
+    ModelRegister,
     PointSpec,
     Sample,
     SerialDefaults,
     SunSpecModels,
 )
+from gridtokenx_agent.profiles.recognition import recognises
 from gridtokenx_agent.profiles.sunspec import (
     LocatedProfile,
     ModelPlace,
@@ -24,12 +27,14 @@ from gridtokenx_agent.profiles.sunspec import (
 
 __all__ = [
     "ENERGY_POINTS",
+    "MODEL_REGISTER",
     "POINT_UNITS",
     "Block",
     "Load",
     "LocatedProfile",
     "MeterProfile",
     "ModelPlace",
+    "ModelRegister",
     "NotFound",
     "PointSpec",
     "Sample",
@@ -44,5 +49,6 @@ __all__ = [
     "locate",
     "may_mint",
     "plan_blocks",
+    "recognises",
     "split_block",
 ]

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from gridtokenx_agent.errors import ProfileError
 from gridtokenx_agent.profiles.model import (
     ENERGY_POINTS,
+    MODEL_REGISTER,
     POINT_UNITS,
     POWER_POINTS,
     MeterProfile,
@@ -99,13 +100,18 @@ def _energy_faults(name: str, point: PointSpec) -> Iterable[str]:
 
 def _all_points(profile: MeterProfile) -> list[tuple[str, PointSpec]]:
     entries = [(f"points.{name}", point) for name, point in profile.points.items()]
-    return entries + ([("identity", profile.identity)] if profile.identity else [])
+    special = {"identity": profile.identity, MODEL_REGISTER: profile.model_register}
+    return entries + [(name, point) for name, point in special.items() if point is not None]
 
 
 def _same_space(profile: MeterProfile) -> list[tuple[str, PointSpec]]:
     """Return the points whose addresses count from the same register."""
     entries = _all_points(profile)
-    return [entry for entry in entries if not (profile.sunspec and entry[0] == "identity")]
+    return [
+        entry
+        for entry in entries
+        if not (profile.sunspec and entry[0] in ("identity", MODEL_REGISTER))
+    ]
 
 
 def _overlaps(profile: MeterProfile) -> Iterable[str]:

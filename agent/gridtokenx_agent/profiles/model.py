@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from gridtokenx_agent.registers import ReadFunction, RegisterSpec
 
 ENERGY_POINTS: Final = ("import_energy", "export_energy")
+MODEL_REGISTER: Final = "model_register"
 POWER_POINTS: Final = ("active_power", "active_power_l1", "active_power_l2", "active_power_l3")
 _POWER = ("W", "kW")
 _VOLTAGE = ("mV", "V")
@@ -56,6 +57,16 @@ class PointSpec(RegisterSpec):
     def factor(self) -> Decimal:
         """What the raw number is multiplied with, the direction included."""
         return self.scale if self.positive == "from_grid" else -self.scale
+
+
+class ModelRegister(PointSpec):
+    """A register that says which model the meter is.
+
+    Attributes:
+        says: What it may say, as text, for the models of this profile.
+    """
+
+    says: Annotated[tuple[_Text, ...], Field(min_length=1)]
 
 
 class SerialDefaults(BaseModel):
@@ -125,6 +136,7 @@ class MeterProfile(BaseModel):
             `identity` from the id register of the common model before it.
         points: The values, by name.
         identity: A register that tells this meter from another one, such as its serial number.
+        model_register: A register that tells this model from others.
         samples: Proofs.
     """
 
@@ -144,11 +156,16 @@ class MeterProfile(BaseModel):
     sunspec: SunSpecModels | None = None
     points: dict[str, PointSpec]
     identity: PointSpec | None = None
+    model_register: ModelRegister | None = None
     samples: tuple[Sample, ...] = ()
 
     def spec(self, name: str) -> PointSpec | None:
-        """Return the point called *name*; `identity` is one of them."""
-        return self.identity if name == "identity" else self.points.get(name)
+        """Return the point called *name*; `identity` and `model_register` are two of them."""
+        if name == "identity":
+            return self.identity
+        if name == MODEL_REGISTER:
+            return self.model_register
+        return self.points.get(name)
 
     def function_of(self, point: PointSpec) -> ReadFunction:
         """Return the Modbus function that reads *point*."""

@@ -77,6 +77,8 @@ def _points(profile: MeterProfile) -> Iterable[tuple[str, PointSpec]]:
     yield from profile.points.items()
     if profile.identity is not None:
         yield "identity", profile.identity
+    if profile.model_register is not None:
+        yield f"model: {', '.join(profile.model_register.says)}", profile.model_register
 
 
 def _point_row(profile: MeterProfile, name: str, point: PointSpec) -> str:

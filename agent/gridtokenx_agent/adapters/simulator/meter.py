@@ -8,7 +8,7 @@ from typing import Final
 from gridtokenx_agent.adapters.simulator.faults import Faults
 from gridtokenx_agent.adapters.simulator.sunspec import as_device, scale_power
 from gridtokenx_agent.adapters.simulator.values import PointValues as PointValues
-from gridtokenx_agent.profiles import MeterProfile, PointSpec, plan_blocks
+from gridtokenx_agent.profiles import MODEL_REGISTER, MeterProfile, PointSpec, plan_blocks
 from gridtokenx_agent.profiles.sunspec import MODEL_HEADER
 from gridtokenx_agent.registers import encode
 
@@ -76,8 +76,12 @@ class MeterSimulator:
 
     def _image(self, function: int) -> dict[int, int]:
         """Return all registers that *function* reads, at one moment."""
-        names = [*self._profile.points, "identity"]
-        values = self._registers()
+        names = [*self._profile.points, "identity", MODEL_REGISTER]
+        values = dict(self._registers())
+        register = self._profile.model_register
+        if register is not None:
+            says = register.says[0]
+            values[MODEL_REGISTER] = says if register.is_text else Decimal(says)
         image: dict[int, int] = {}
         shown: dict[int, int] = {}
         for block in plan_blocks(self._profile, names):
