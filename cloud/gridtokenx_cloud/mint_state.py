@@ -188,14 +188,18 @@ def _unknown(
 
 @dataclass(frozen=True, slots=True)
 class MarkerOrigin:
-    """A finalized transaction that our authority signed and that made the marker.
+    """The finalized transaction that made the marker, as far as the chain's history can tell.
 
-    `matches` tells whether it mints exactly the batch's items.
+    Attributes:
+        matches: It mints exactly the batch's items.
+        ours: Our authority signed it; else it is a stranger's that touched the marker, and none
+            of ours is known.
     """
 
     signature: str
     slot: int
     matches: bool
+    ours: bool = True
 
 
 def resolve(
@@ -204,16 +208,22 @@ def resolve(
     """Return what an existing marker means; *looks* counts the searches without a result.
 
     A node that keeps no history can't name the transaction. Earlier attempts expired with the
-    marker absent, so then the attempt in flight is the one that made it.
+    marker absent, so then the attempt in flight is the one that made it; unless the history knows
+    a stranger who put lamports there.
     """
     if origin is not None and origin.matches:
         return Land(origin.signature, origin.slot)
-    if origin is not None:
+    if origin is not None and origin.ours:
         return Dispute(
             f"transaction {origin.signature} made this batch's marker and minted something else"
         )
     if looks < _RESOLVE_LOOKS:
         return Wait()
+    if origin is not None:
+        return Dispute(
+            f"transaction {origin.signature} touched this batch's marker, and none that our"
+            " authority signed is known to have made it"
+        )
     if isinstance(state, InFlight):
         return Land(state.signature, None)
     return Dispute("the marker exists, the store knows no attempt, and the chain keeps no history")

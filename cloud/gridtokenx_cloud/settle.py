@@ -38,7 +38,11 @@ class MintingHaltedError(PermanentError):
 
 
 class MeterPollingService:
-    """Looks for unminted credits and brings each of them to the chain once."""
+    """Looks for unminted credits and brings each of them to the chain once.
+
+    Attributes:
+        on_final: Called after each commit that makes a batch final.
+    """
 
     def __init__(
         self,
@@ -61,6 +65,7 @@ class MeterPollingService:
         self._minter = BatchMinter(
             store, chain, history, self._compose, clock, sleep, self, self.mark_reading_as_minted
         )
+        self.on_final: Callable[[], None] = lambda: None
         self._halts: dict[int, str] = {}
         self._driving: dict[int, asyncio.Task[None]] = {}
         self._given_up: set[int] = set()
@@ -167,6 +172,7 @@ class MeterPollingService:
             DisputedBatchError: They are not the ones that were sealed; nothing is changed.
         """
         self._store.mark_final(batch_id, landing, self._clock.now_ms())
+        self.on_final()
 
     async def run(self, stop: asyncio.Event, wake: asyncio.Event) -> None:
         """Work until *stop*; *wake* is raised after a credit was committed.

@@ -120,6 +120,14 @@ def test_without_history_the_attempt_in_flight_made_the_marker() -> None:
     assert isinstance(resolve(Sealed(), None, 30), Dispute)
 
 
+def test_a_stranger_at_the_marker_is_never_taken_for_our_mint() -> None:
+    stranger = MarkerOrigin("theirs", 5, matches=False, ours=False)
+
+    assert resolve(FLIGHT, stranger, 0) == Wait()
+    assert isinstance(resolve(FLIGHT, stranger, 30), Dispute)
+    assert isinstance(resolve(Sealed(), stranger, 30), Dispute)
+
+
 @pytest.mark.parametrize("code", [17, 3, "InvalidAccountData", "IncorrectProgramId", 99])
 def test_an_error_of_a_mint_names_its_recipient(code: int | str) -> None:
     decision = classify(ChainError(FIRST_MINT_INDEX + 1, code), recipients=2)

@@ -50,6 +50,7 @@ class SettleRole:
         stop.tell(_from_any_thread(stopping.set))
         async with self._connect() as minter:
             self._relay.wake_minting = _from_any_thread(credited.set)
+            minter.service.on_final = lambda: self._relay.committed(credited=False)
             self._minting = True
             try:
                 await _first(

@@ -45,14 +45,17 @@ class SolanaHistory:
         if marker["value"] is None:
             raise RpcUnavailableError(f"marker {batch.marker} is not final yet")
         owed = {item.token_account: item.amount_base_units for item in batch.items}
+        stranger: MarkerOrigin | None = None
         async for entry in self._signatures(batch.marker):
             found = await self._transaction(entry["signature"])
-            if found is None or not found.transaction.authority_signed:
+            if found is None:
                 continue
-            if batch.marker in found.transaction.created:
-                matches = found.transaction.payments == owed
-                return MarkerOrigin(found.transaction.signature, found.slot, matches)
-        return None
+            made = found.transaction
+            if not made.authority_signed:
+                stranger = MarkerOrigin(made.signature, found.slot, matches=False, ours=False)
+            elif batch.marker in made.created:
+                return MarkerOrigin(made.signature, found.slot, made.payments == owed)
+        return stranger
 
     async def fee_lamports(self, signature: str) -> int | None:
         """See `MintHistory.fee_lamports`."""
