@@ -1,5 +1,10 @@
 """Two branches: wait and retry, or call a human."""
 
+from typing import Literal
+
+Heard = Literal["nothing", "garbage", "other_unit", "other_answer"]
+"""What came instead of an answer: what to look for first when a meter is silent."""
+
 
 class AgentError(Exception):
     """Base of all errors the agent raises on purpose."""
@@ -10,11 +15,27 @@ class TransientError(AgentError):
 
 
 class MeterTimeoutError(TransientError):
-    """The meter did not answer in time, or not with an answer to this request."""
+    """The meter did not answer in time, or not with an answer to this request.
+
+    Attributes:
+        heard: What came instead.
+    """
+
+    def __init__(self, message: str, heard: Heard = "nothing") -> None:
+        super().__init__(message)
+        self.heard: Heard = heard
 
 
 class MeterBusyError(TransientError):
-    """The meter or a gateway before it answered exception 4, 6, 0x0A or 0x0B."""
+    """The meter or a gateway before it answered exception 4, 6, 0x0A or 0x0B.
+
+    Attributes:
+        code: The Modbus exception code; 0 when none came.
+    """
+
+    def __init__(self, message: str, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class BusDownError(TransientError):

@@ -65,7 +65,8 @@ class FakeBus:
         answer = meter.answer(pdu)
         if answer[0] & 0x80:
             what = f"meter {device_id} answered exception {answer[1]}"
-            raise MeterRefusedError(what, answer[1]) if answer[1] <= 3 else MeterBusyError(what)
+            refused = answer[1] <= 3
+            raise (MeterRefusedError if refused else MeterBusyError)(what, answer[1])
         data = answer[2:]
         words = tuple(int.from_bytes(data[at : at + 2]) for at in range(0, len(data), 2))
         return WordsRead(words=words, at=self.clock.now())

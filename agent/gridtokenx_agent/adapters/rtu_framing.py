@@ -71,3 +71,14 @@ class RtuRequest:
             if len(frame) == length and crc16(frame[:-2]) == frame[-2:]:
                 return frame
         return None
+
+
+def frame_of_another(received: bytes, unit: int) -> bool:
+    """Return whether *received* holds a whole, CRC-true answer of another meter than *unit*."""
+    for start in range(len(received) - SMALLEST_FRAME + 1):
+        sender, function, size = received[start : start + 3]
+        length = SMALLEST_FRAME + (0 if function & _EXCEPTION else size)
+        frame = received[start : start + length]
+        if sender != unit and len(frame) == length and crc16(frame[:-2]) == frame[-2:]:
+            return True
+    return False

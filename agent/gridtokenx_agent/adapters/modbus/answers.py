@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from gridtokenx_agent.adapters.rtu_framing import RtuRequest
+from gridtokenx_agent.errors import Heard
 from gridtokenx_agent.ports import Clock, Instant
 
 _HEADER: Final = struct.Struct(">HHH")
@@ -20,7 +21,15 @@ _LENGTHS: Final = range(3, 255)
 
 
 class WrongAnswerError(Exception):
-    """The answer to this very request came, and is not what was asked for."""
+    """The answer to this very request came, and is not what was asked for.
+
+    Attributes:
+        heard: Whether another unit spoke, or this one said something else.
+    """
+
+    def __init__(self, message: str, heard: Heard = "other_answer") -> None:
+        super().__init__(message)
+        self.heard: Heard = heard
 
 
 class Request(Protocol):
@@ -67,7 +76,7 @@ class MbapRequest:
         unit, function = self.frame[6], self.frame[7]
         byte_count = 2 * int.from_bytes(self.frame[10:12])
         if answer[0] != unit:
-            raise WrongAnswerError(f"unit {answer[0]} answered for unit {unit}")
+            raise WrongAnswerError(f"unit {answer[0]} answered for unit {unit}", "other_unit")
         if answer[1] == function | 0x80 and len(answer) == 3:
             return
         if answer[1] != function:
@@ -82,7 +91,7 @@ class AnswerGate:
     Attributes:
         last_byte_s: When a byte last moved in either direction, on the event loop's clock.
         answered_at: When the answer was whole; None while it is not.
-        received: Bytes that came since the request, without its echo.
+        heard: What came since the request, without its echo.
     """
 
     def __init__(
@@ -102,7 +111,7 @@ class AnswerGate:
         self._given_up: Request | None = None
         self.last_byte_s = loop_time()
         self.answered_at: Instant | None = None
-        self.received = 0
+        self.heard = b""
 
     def __call__(self, sending: bool, data: bytes) -> bytes:
         """Take a request on its way out, or all bytes received since it."""
@@ -111,7 +120,7 @@ class AnswerGate:
             self._request = self._parse(data)
             self._given_up = None
             self.answered_at = None
-            self.received = 0
+            self.heard = b""
             return data
         request = self._request or self._given_up
         return self._answer_in(request, data) if request else b""
@@ -121,7 +130,7 @@ class AnswerGate:
         self._request, self._given_up = None, self._request
 
     def _answer_in(self, request: Request, data: bytes) -> bytes:
-        self.received = len(data.removeprefix(request.frame))
+        self.heard = data.removeprefix(request.frame)
         try:
             answer = request.find_answer(data)
         except WrongAnswerError as exc:

@@ -14,9 +14,10 @@ from gridtokenx_agent.adapters.modbus.answers import AnswerGate, MbapRequest, Wr
 from gridtokenx_agent.adapters.modbus.endpoint import BusEndpoint, parse_bus_url
 from gridtokenx_agent.adapters.modbus.quiet import QuietRule
 from gridtokenx_agent.adapters.modbus.timing import UnitTiming
-from gridtokenx_agent.adapters.rtu_framing import RtuRequest
+from gridtokenx_agent.adapters.rtu_framing import RtuRequest, frame_of_another
 from gridtokenx_agent.errors import (
     BusDownError,
+    Heard,
     MeterBusyError,
     MeterRefusedError,
     MeterTimeoutError,
@@ -130,7 +131,9 @@ class PymodbusBus:
             raise self._refusal(read, answer.exception_code)
         unit.answered(gate.last_byte_s - read.sent_s - wire_s)
         if len(answer.registers) != count or gate.answered_at is None:
-            raise MeterTimeoutError(f"{read} on {self._endpoint}: other registers came")
+            raise MeterTimeoutError(
+                f"{read} on {self._endpoint}: other registers came", "other_answer"
+            )
         return WordsRead(words=tuple(answer.registers), at=gate.answered_at)
 
     async def close(self) -> None:
@@ -166,7 +169,7 @@ class PymodbusBus:
         if self._client is None and self._endpoint.kind == "tcp":
             return  # nothing is under way on the next connection
         # A numbered answer is known by its number; one that came broken will not come again.
-        owed = self._endpoint.kind != "tcp" and gate.received < read.answer_bytes
+        owed = self._endpoint.kind != "tcp" and len(gate.heard) < read.answer_bytes
         usual_s = self._units[read.unit].usual_s + read.wire_s
         self._quiet.missed(
             read.unit, sent_s=read.sent_s, now_s=_now_s(), timeout_s=usual_s, owed=owed
@@ -177,17 +180,20 @@ class PymodbusBus:
         if self._silent >= _SILENT_LIMIT:
             self._silent = 0
             self._drop()
+        heard: Heard = "nothing"
+        seen = "silence; check power, wiring, device id and baud rate"
         if isinstance(exc.__cause__, WrongAnswerError):
-            seen = str(exc.__cause__)
-        elif gate.received:
-            seen = f"{gate.received} bytes came, with no true answer in them"
-        else:
-            seen = "silence; check power, wiring, device id and baud rate"
-        return MeterTimeoutError(f"{read} on {self._endpoint}, {read.timeout_s:.1f} s: {seen}")
+            heard, seen = exc.__cause__.heard, str(exc.__cause__)
+        elif gate.heard:
+            other = self._endpoint.kind != "tcp" and frame_of_another(gate.heard, read.unit)
+            heard = "other_unit" if other else "garbage"
+            seen = f"{len(gate.heard)} bytes came, with no true answer in them"
+        what = f"{read} on {self._endpoint}, {read.timeout_s:.1f} s: {seen}"
+        return MeterTimeoutError(what, heard)
 
     def _refusal(self, read: _Read, code: int) -> MeterRefusedError | MeterBusyError:
         what = f"{read} on {self._endpoint}: exception {code}"
-        return MeterRefusedError(what, code) if code in _REFUSALS else MeterBusyError(what)
+        return MeterRefusedError(what, code) if code in _REFUSALS else MeterBusyError(what, code)
 
     async def _wait_for_quiet(self, gate: AnswerGate, unit: int | None, min_gap_s: float) -> None:
         gap_s = max(self._endpoint.gap_s, min_gap_s)
