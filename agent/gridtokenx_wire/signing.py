@@ -15,6 +15,8 @@ from gridtokenx_wire.errors import BadSignatureError, MalformedLineError
 
 RECORD_DOMAIN = b"gridtokenx/v1\n"
 RECEIPT_DOMAIN = b"gridtokenx/v1/receipt\n"
+COMMAND_DOMAIN = b"gridtokenx/v1/command\n"
+REPLY_DOMAIN = b"gridtokenx/v1/reply\n"
 
 _MARK = b',"sig":"'
 _SIGNATURE_CHARACTERS = 86
