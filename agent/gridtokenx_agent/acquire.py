@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from gridtokenx_agent.clock import elapsed_ms
 from gridtokenx_agent.counters import (
     Accepted,
     Doubt,
@@ -30,6 +31,7 @@ from gridtokenx_agent.schedule import (
     expire,
     first_plan,
     is_late,
+    realign,
 )
 from gridtokenx_wire.record import Quality
 
@@ -128,7 +130,7 @@ class BusLoop:
         now = self._clock.now()
         self._beat(self.name, now.mono_ms)
         for meter in self._meters:
-            meter.plan = expire(meter.plan, now)
+            meter.plan = realign(expire(meter.plan, now), now)
             if meter.recorder.stalled:
                 await meter.recorder.flush(now)
         choice = choose([self._gated(meter) for meter in self._meters], now.mono_ms)
@@ -306,5 +308,6 @@ class BusLoop:
 
 def _was_away(recorder: Recorder, plan: Plan, at: Instant) -> bool:
     """Return whether a slot edge passed since the last slot of an earlier run."""
-    last_ms = recorder.state.slot_wall_ms
-    return last_ms is not None and at.wall_ms - last_ms > 2 * plan.interval_s * 1000
+    last = recorder.state.counter
+    gap_ms = None if last is None else elapsed_ms(last.at, at)
+    return gap_ms is not None and gap_ms > 2 * plan.interval_s * 1000

@@ -1,6 +1,7 @@
 """Two clocks: boot time decides what is next, wall time says when it was."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from gridtokenx_wire.record import ClockQuality
 
@@ -27,9 +28,70 @@ class ClockWatch:
     synchronised: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelTime:
+    """What the kernel says of its wall clock; its largest error grows until a daemon sets it."""
+
+    synchronised: bool
+    max_error_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockTrust:
+    """Why the wall clock is believed or not.
+
+    Attributes:
+        floor_ms: The newest time a true clock has shown here; no true clock shows less.
+        true_offset_ms: Wall minus boot-time clock when it was last true in this boot.
+        kernel: What the kernel said at the last look.
+        confirmed: A time daemon was seen at work since the start.
+    """
+
+    floor_ms: int = 0
+    true_offset_ms: int | None = None
+    kernel: KernelTime | None = None
+    confirmed: bool = False
+
+
 def offset_ms(at: Instant) -> int:
     """Return wall minus boot-time clock."""
     return at.wall_ms - at.mono_ms
+
+
+def remember(stored: Iterable[Instant], boot_id: str) -> ClockTrust:
+    """Return what moments of earlier runs say about the clock of this boot."""
+    true = [at for at in stored if at.clock is not ClockQuality.UNSYNCHRONISED]
+    here = [at for at in true if at.boot_id == boot_id]
+    newest = max(here, key=lambda at: at.mono_ms, default=None)
+    return ClockTrust(
+        floor_ms=max((at.wall_ms for at in true), default=0),
+        true_offset_ms=None if newest is None else offset_ms(newest),
+    )
+
+
+def rate(
+    trust: ClockTrust, kernel: KernelTime, mono_ms: int, wall_ms: int
+) -> tuple[ClockTrust, ClockQuality]:
+    """Return what is known now, and how good the wall clock is.
+
+    A clock behind one that was true is not believed, whatever the kernel says, until a time
+    daemon is seen at work: a saved clock state may have been restored. Holdover is a clock that
+    was true in this boot and runs on; one that was set by hand meanwhile is none.
+    """
+    confirmed = trust.confirmed or _disciplined(trust.kernel, kernel)
+    offset = wall_ms - mono_ms
+    now = replace(trust, kernel=kernel, confirmed=confirmed)
+    if kernel.synchronised and (confirmed or wall_ms >= trust.floor_ms):
+        return replace(now, true_offset_ms=offset), ClockQuality.SYNCHRONISED
+    runs_on = trust.true_offset_ms is not None and abs(offset - trust.true_offset_ms) <= STEP_MS
+    return now, ClockQuality.HOLDOVER if runs_on else ClockQuality.UNSYNCHRONISED
+
+
+def _disciplined(before: KernelTime | None, now: KernelTime) -> bool:
+    """Return whether a time daemon set the clock between two looks."""
+    if before is None or not now.synchronised:
+        return False
+    return not before.synchronised or now.max_error_us < before.max_error_us
 
 
 def watch_clock(told: ClockWatch | None, at: Instant) -> tuple[ClockWatch | None, bool]:

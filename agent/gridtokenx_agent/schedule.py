@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from gridtokenx_agent.clock import Instant, offset_ms
+from gridtokenx_agent.clock import STEP_MS, Instant, offset_ms
 from gridtokenx_wire.record import ClockQuality
 
 
@@ -25,6 +25,7 @@ class Plan:
         sample_ms: Next sample; None when the meter has none.
         not_before_ms: No attempt before this, after a failure.
         missed: A slot was missed since the last good one.
+        shift_ms: Wall minus boot-time clock the edges were laid by; 0 while nobody knew the time.
     """
 
     interval_s: int
@@ -34,6 +35,7 @@ class Plan:
     sample_ms: int | None
     not_before_ms: int = 0
     missed: bool = False
+    shift_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +47,19 @@ class Choice:
     at_ms: int
 
 
-def next_edge_ms(at: Instant, interval_s: int, not_before_ms: int) -> int:
+def shift_ms(at: Instant, known_ms: int = 0) -> int:
+    """Return wall minus boot-time clock; while the wall clock is not believed, what it was."""
+    return known_ms if at.clock is ClockQuality.UNSYNCHRONISED else offset_ms(at)
+
+
+def next_edge_ms(at: Instant, interval_s: int, not_before_ms: int, known_ms: int = 0) -> int:
     """Return the boot time of the first slot edge after *at* and not before *not_before_ms*.
 
     Edges are multiples of the interval of Unix time; while nobody knows the time, of the
-    boot-time clock.
+    boot-time clock or of what was known last (*known_ms*, see `shift_ms`).
     """
     interval_ms = interval_s * 1000
-    shift = 0 if at.clock is ClockQuality.UNSYNCHRONISED else offset_ms(at)
+    shift = shift_ms(at, known_ms)
     base_ms = max(at.mono_ms + 1, not_before_ms)
     return -(-(base_ms + shift) // interval_ms) * interval_ms - shift
 
@@ -66,14 +73,32 @@ def first_plan(at: Instant, interval_s: int, sample_s: int) -> Plan:
         slot_ms=edge_ms,
         slot_end_ms=edge_ms + interval_s * 1000,
         sample_ms=at.mono_ms if sample_s else None,
+        shift_ms=shift_ms(at),
     )
 
 
 def after_slot(plan: Plan, at: Instant, *, missed: bool = False) -> Plan:
     """Move on to the next slot; a clock set back a little must not give one edge twice."""
     interval_ms = plan.interval_s * 1000
-    edge_ms = next_edge_ms(at, plan.interval_s, plan.slot_ms + interval_ms // 2)
-    return replace(plan, slot_ms=edge_ms, slot_end_ms=edge_ms + interval_ms, missed=missed)
+    return replace(_laid(plan, at, plan.slot_ms + interval_ms // 2), missed=missed)
+
+
+def realign(plan: Plan, at: Instant) -> Plan:
+    """Lay the next edge anew when the wall clock became true or was set; never an edge twice."""
+    moved = abs(shift_ms(at, plan.shift_ms) - plan.shift_ms) > STEP_MS
+    if not moved or plan.slot_ms <= at.mono_ms:
+        return plan
+    return _laid(plan, at, plan.slot_ms - plan.interval_s * 500)
+
+
+def _laid(plan: Plan, at: Instant, not_before_ms: int) -> Plan:
+    edge_ms = next_edge_ms(at, plan.interval_s, not_before_ms, plan.shift_ms)
+    return replace(
+        plan,
+        slot_ms=edge_ms,
+        slot_end_ms=edge_ms + plan.interval_s * 1000,
+        shift_ms=shift_ms(at, plan.shift_ms),
+    )
 
 
 def after_sample(plan: Plan, at: Instant) -> Plan:
@@ -90,8 +115,10 @@ def expire(plan: Plan, at: Instant) -> Plan:
     if at.mono_ms < plan.slot_end_ms:
         return plan
     interval_ms = plan.interval_s * 1000
-    newest_ms = next_edge_ms(at, plan.interval_s, 0) - interval_ms
-    return replace(plan, slot_ms=newest_ms, slot_end_ms=newest_ms + interval_ms, missed=True)
+    laid = _laid(plan, at, 0)
+    return replace(
+        laid, slot_ms=laid.slot_ms - interval_ms, slot_end_ms=laid.slot_ms, missed=True
+    )
 
 
 def choose(plans: Sequence[Plan], now_ms: int) -> Choice:

@@ -1,7 +1,9 @@
 """Debian's Chromium, without a screen and without a word to the outside."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 
 from playwright.sync_api import Browser, sync_playwright
 
@@ -20,7 +22,10 @@ ARGUMENTS = [
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """Run a browser while the block runs."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    # A home of its own: nothing is written outside the checkout and the temporary folder.
+    with TemporaryDirectory(prefix="chromium-") as home, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=ARGUMENTS, env={**os.environ, "HOME": home}
+        )
         yield browser
         browser.close()

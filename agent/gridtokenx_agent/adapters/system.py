@@ -6,10 +6,11 @@ import secrets
 import socket
 import time
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
+from gridtokenx_agent.clock import ClockTrust, KernelTime, rate, remember
 from gridtokenx_agent.ports import Instant
-from gridtokenx_wire.record import ClockQuality
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _STA_UNSYNC = 0x0040
@@ -42,18 +43,19 @@ class SystemClock:
     def __init__(self) -> None:
         self._boot_id = _read_boot_id()
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._seen_synchronised = False
-        self._error_ms = 0
+        self._trust = ClockTrust()
+
+    def remember(self, stored: Iterable[Instant]) -> None:
+        """Take into account what earlier runs wrote down, before anything is dated."""
+        self._trust = remember(stored, self._boot_id)
 
     def now(self) -> Instant:
         """See `Clock.now`."""
-        quality = self._quality()
-        return Instant(
-            boot_id=self._boot_id,
-            mono_ms=_boot_ms(),
-            wall_ms=time.time_ns() // 1_000_000,
-            clock=quality,
-        )
+        kernel = self._kernel_time()
+        mono_ms = _boot_ms()
+        wall_ms = time.time_ns() // 1_000_000
+        self._trust, quality = rate(self._trust, kernel, mono_ms, wall_ms)
+        return Instant(boot_id=self._boot_id, mono_ms=mono_ms, wall_ms=wall_ms, clock=quality)
 
     async def sleep_until(self, mono_ms: int) -> None:
         """See `Clock.sleep_until`; asyncio's own clock stands still while a machine sleeps."""
@@ -62,18 +64,15 @@ class SystemClock:
 
     def error_ms(self) -> int:
         """See `TrueTime.error_ms`."""
-        return self._error_ms
+        kernel = self._trust.kernel
+        return 0 if kernel is None else -(-kernel.max_error_us // 1000)
 
-    def _quality(self) -> ClockQuality:
+    def _kernel_time(self) -> KernelTime:
         timex = _Timex()
         answer = self._libc.adjtimex(ctypes.byref(timex))
         # Not permitted, as in some containers: nobody knows, so nobody may rely on it.
         trusted = answer >= 0 and answer != _TIME_ERROR and not timex.status & _STA_UNSYNC
-        if trusted:
-            self._seen_synchronised = True
-            self._error_ms = -(-timex.maxerror // 1000)
-            return ClockQuality.SYNCHRONISED
-        return ClockQuality.HOLDOVER if self._seen_synchronised else ClockQuality.UNSYNCHRONISED
+        return KernelTime(synchronised=trusted, max_error_us=max(0, timex.maxerror))
 
 
 def new_epoch() -> str:
