@@ -63,7 +63,8 @@ class Site:
 
     def _values(self) -> dict[str, Decimal | str | None]:
         import_wh, export_wh = self.energy
-        if self.script and self.bus.reads[-1][2] == ENERGY_ADDRESS:
+        _, _, address, count = self.bus.reads[-1]
+        if self.script and address <= ENERGY_ADDRESS < address + count:
             import_wh = self.script.pop(0)
         values: dict[str, Decimal | str | None] = dict.fromkeys(PROFILE.points, Decimal(1))
         values |= {

@@ -105,7 +105,19 @@ def test_a_meter_that_became_slow_is_waited_for_longer() -> None:
         timing.missed()
         timeouts.append(timing.timeout_s)
 
-    assert timeouts == [0.4, 0.8, 1.6, 2.0, 2.0]
+    assert timeouts == [0.4, 0.8, 1.6, 1.6, 1.6]
+
+
+@pytest.mark.parametrize("latency_s", [0.01, 0.1, 0.15, 0.3, 0.5])
+def test_a_dead_meter_is_listened_for_two_seconds_and_not_longer(latency_s: float) -> None:
+    timing = UnitTiming()
+    timing.answered(latency_s)
+
+    for _ in range(9):
+        timing.missed()
+
+    listens_s = timing.timeout_s + 2 * timing.usual_s
+    assert listens_s == pytest.approx(max(2.0, 3 * timing.usual_s))
 
 
 def test_one_slow_answer_is_forgotten_in_the_end() -> None:

@@ -266,13 +266,31 @@ def test_text_that_is_no_toml_is_refused() -> None:
     assert "profile m1 is no TOML" in fault_of("model = ")
 
 
-def test_energy_is_read_first_and_alone() -> None:
+def test_energy_is_read_first_together_with_what_lies_near_it() -> None:
     profile = find_profile("eastron-sdm630")
 
     blocks = plan_blocks(profile, [*reversed(POINT_UNITS)])
 
-    assert [name for name, _ in blocks[0].points] == ["import_energy", "export_energy"]
+    assert [(block.address, block.count) for block in blocks] == [(0x0034, 24), (0x0000, 18)]
+    assert [name for name, _ in blocks[0].points][-2:] == ["import_energy", "export_energy"]
+
+
+def test_energy_shares_no_read_that_would_be_too_long() -> None:
+    profile = find_profile("eastron-sdm630").model_copy(update={"max_registers": 20})
+
+    blocks = plan_blocks(profile, [*POINT_UNITS])
+
     assert (blocks[0].address, blocks[0].count) == (0x0048, 4)
+
+
+def test_a_refused_read_first_parts_energy_from_live_values() -> None:
+    profile = find_profile("eastron-sdm630")
+    block = plan_blocks(profile, [*POINT_UNITS])[0]
+
+    energy, live = split_block(block)
+
+    assert [name for name, _ in energy.points] == ["import_energy", "export_energy"]
+    assert (live.address, live.count) == (0x0034, 20)
 
 
 def test_near_points_share_one_read_and_far_ones_do_not() -> None:

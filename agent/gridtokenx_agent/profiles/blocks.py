@@ -32,23 +32,32 @@ class Block:
 def plan_blocks(profile: MeterProfile, wanted: Collection[str]) -> tuple[Block, ...]:
     """Gather the wanted points that the profile has into as few reads as sensible.
 
-    Energy comes first and shares its reads with nothing else: a live register that the meter
-    refuses must never cost a counter. A value is never split over two reads, or its halves
-    could come from two moments. For the same reason the header of a SunSpec model, which says
-    that the registers still lie where they were found, comes with the energy.
+    Energy comes first, its counters together; live values near by come along. A value is never
+    split over two reads, or its halves could come from two moments. For the same reason the
+    header of a SunSpec model, which says that the registers still lie where they were found,
+    comes with the energy.
     """
     energy = [name for name in wanted if name in ENERGY_POINTS]
-    live = [name for name in wanted if name not in ENERGY_POINTS]
+    live = _merge(profile, [name for name in wanted if name not in ENERGY_POINTS])
     if energy and profile.spec(MODEL_HEADER) is not None:
-        return (*_merge(profile, [MODEL_HEADER, *energy], _ANY_GAP), *_merge(profile, live))
-    return (*_merge(profile, energy), *_merge(profile, live))
+        return (*_merge(profile, [MODEL_HEADER, *energy], _ANY_GAP), *live)
+    counters = _merge(profile, energy)
+    if len(counters) == 1:
+        return _share(profile, counters[0], live)
+    return (*counters, *live)
 
 
 def split_block(block: Block) -> tuple[Block, ...]:
     """Return smaller reads for a block the meter refused: split at its gaps, then by point.
 
-    A block of one point comes back alone; it cannot be made smaller.
+    Energy and live values part first: a live register that the meter refuses must never cost a
+    counter. A block of one point comes back alone; it cannot be made smaller.
     """
+    energy = [entry for entry in block.points if entry[0] in ENERGY_POINTS]
+    live = [entry for entry in block.points if entry[0] not in (*ENERGY_POINTS, MODEL_HEADER)]
+    if energy and live:
+        rest = [entry for entry in block.points if entry not in live]
+        return _block(block.function, rest), _block(block.function, live)
     runs: list[list[tuple[str, PointSpec]]] = []
     for name, point in block.points:
         if runs and _end(runs[-1]) >= point.address:
@@ -58,6 +67,18 @@ def split_block(block: Block) -> tuple[Block, ...]:
     if len(runs) == 1:
         runs = [[entry] for entry in block.points]
     return tuple(_block(block.function, run) for run in runs)
+
+
+def _share(profile: MeterProfile, counters: Block, live: tuple[Block, ...]) -> tuple[Block, ...]:
+    """Put the counters into the first live read they fit in; that read then comes first."""
+    for place, block in enumerate(live):
+        first, last = sorted((counters, block), key=lambda part: part.address)
+        near = last.address - (first.address + first.count) <= MAX_GAP
+        run = sorted((*first.points, *last.points), key=lambda entry: entry[1].address)
+        both = _block(counters.function, run)
+        if counters.function == block.function and near and both.count <= profile.max_registers:
+            return (both, *live[:place], *live[place + 1 :])
+    return (counters, *live)
 
 
 def _merge(

@@ -28,12 +28,15 @@ class UnitTiming:
 
     @property
     def timeout_s(self) -> float:
-        """How long to wait now: the usual time, doubled by every miss in a row, 2 s at most.
+        """How long to wait now: the usual time, doubled by every miss in a row.
 
         The doubling lets a meter that has become slow be heard again; without it the old
-        figures would condemn it.
+        figures would condemn it. It ends where the quiet time that follows a miss (twice the
+        usual time) reaches to 2 s: an answer that comes in it is heard, too, and teaches how
+        long to wait. A dead meter costs its bus no more than that.
         """
-        return min(self.usual_s * 2.0 ** min(self._misses, 8), LONGEST_S)
+        longest_s = max(self.usual_s, LONGEST_S - 2 * self.usual_s)
+        return min(self.usual_s * 2.0 ** min(self._misses, 8), longest_s)
 
     def answered(self, latency_s: float) -> None:
         """Note an answer that took *latency_s*."""
