@@ -81,7 +81,7 @@ def house_registers(
 
     def read() -> PointValues:
         elapsed_ms = max(0, clock.now().wall_ms - start_wall_ms)
-        values = _amounts(house, elapsed_ms)
+        values = _amounts(house, elapsed_ms, phases=3 if "voltage_l2" in profile.points else 1)
         found: dict[str, Decimal | str | None] = {
             name: from_units(_shown(values[name], point), point.unit)
             for name, point in profile.points.items()
@@ -93,13 +93,14 @@ def house_registers(
     return read
 
 
-def _amounts(house: House, elapsed_ms: int) -> dict[str, int]:
+def _amounts(house: House, elapsed_ms: int, phases: int) -> dict[str, int]:
     import_wh, export_wh = house.energy_wh(elapsed_ms)
     power_w = house.power_w(elapsed_ms)
     third_w = power_w // 3
     # Per phase: P = U x I x power factor; both sides in thousandths.
-    current_ma = abs(third_w) * 1_000_000_000 // (_VOLTAGE_MV * _POWER_FACTOR_MILLI)
-    phases = ("l1", "l2", "l3")
+    through_w = abs(third_w if phases == 3 else power_w)
+    current_ma = through_w * 1_000_000_000 // (_VOLTAGE_MV * _POWER_FACTOR_MILLI)
+    names = ("l1", "l2", "l3")
     return {
         "import_energy": import_wh,
         "export_energy": export_wh,
@@ -109,8 +110,8 @@ def _amounts(house: House, elapsed_ms: int) -> dict[str, int]:
         "active_power_l3": power_w - 2 * third_w,
         "frequency": _FREQUENCY_MHZ,
         "power_factor": _POWER_FACTOR_MILLI,
-        **{f"voltage_{phase}": _VOLTAGE_MV for phase in phases},
-        **{f"current_{phase}": current_ma for phase in phases},
+        **{f"voltage_{phase}": _VOLTAGE_MV for phase in names},
+        **{f"current_{phase}": current_ma for phase in names},
     }
 
 
