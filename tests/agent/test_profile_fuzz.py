@@ -92,7 +92,10 @@ def test_a_profile_with_characters_changed_is_right_or_refused(name: str, seed: 
 
 @given(text=st.text(max_size=300))
 def test_any_text_is_right_or_refused(text: str) -> None:
-    loaded(text)
+    profile = loaded(text)
+
+    if profile is not None:
+        check_usable(profile)
 
 
 @pytest.mark.parametrize("token", TOKENS)

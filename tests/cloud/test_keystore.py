@@ -114,7 +114,11 @@ def test_a_mint_of_our_token_is_signed_and_the_key_never_shown() -> None:
 
 
 def test_making_a_token_account_is_signed() -> None:
-    signer().sign(message([create_account_instruction(THE_TOKEN, OTHER)]))
+    body = message([create_account_instruction(THE_TOKEN, OTHER)])
+
+    signature = Signature.from_bytes(signer().sign(body))
+
+    assert signature.verify(AUTHORITY.pubkey(), body)
 
 
 def _with_data(instruction: Instruction, data: bytes) -> Instruction:
