@@ -18,7 +18,15 @@ from gridtokenx_agent.counters import (
     settle,
 )
 from gridtokenx_agent.errors import AgentError, BusDownError, MeterRefusedError, TransientError
-from gridtokenx_agent.health import Unit, UnitState, answered, failed, pause_ms, probe_gap_ms
+from gridtokenx_agent.health import (
+    Unit,
+    UnitState,
+    answered,
+    failed,
+    pause_ms,
+    probe_at_ms,
+    probe_gap_ms,
+)
 from gridtokenx_agent.ports import Clock, Instant, MeterBus
 from gridtokenx_agent.reader import MeterReader, Reading
 from gridtokenx_agent.recorder import Recorder
@@ -111,6 +119,7 @@ class BusLoop:
         self._clock = clock
         self._beat = beat
         self._probe_from_ms = 0
+        self._probe_cost_ms = 0
         self._bus_down = False
 
     async def run(self) -> None:
@@ -133,7 +142,7 @@ class BusLoop:
             meter.plan = realign(expire(meter.plan, now), now)
             if meter.recorder.stalled:
                 await meter.recorder.flush(now)
-        choice = choose([self._gated(meter) for meter in self._meters], now.mono_ms)
+        choice = choose(self._plans(now.mono_ms), now.mono_ms)
         if choice.at_ms > now.mono_ms:
             await self._clock.sleep_until(min(choice.at_ms, now.mono_ms + LONGEST_WAIT_MS))
             return
@@ -143,11 +152,20 @@ class BusLoop:
         except (TransientError, MeterRefusedError) as exc:
             await self._failure(meter, choice.kind, now, exc)
 
-    def _gated(self, meter: Meter) -> Plan:
-        if meter.unit.state is not UnitState.DOWN:
-            return meter.plan
-        gate_ms = max(meter.plan.not_before_ms, self._probe_from_ms)
-        return replace(meter.plan, not_before_ms=gate_ms)
+    def _plans(self, now_ms: int) -> list[Plan]:
+        """Return what each meter waits for; a dead one also for a gap between the others."""
+        dead = [meter.unit.state is UnitState.DOWN for meter in self._meters]
+        live = [meter.plan for meter, gone in zip(self._meters, dead, strict=True) if not gone]
+        live_ms = min((next_ms(plan) for plan in live), default=now_ms + LONGEST_WAIT_MS)
+        return [
+            self._gated(meter.plan, now_ms, live_ms) if gone else meter.plan
+            for meter, gone in zip(self._meters, dead, strict=True)
+        ]
+
+    def _gated(self, plan: Plan, now_ms: int, live_ms: int) -> Plan:
+        open_ms = max(next_ms(plan), self._probe_from_ms)
+        gate_ms = probe_at_ms(open_ms, now_ms, live_ms, self._probe_cost_ms)
+        return replace(plan, not_before_ms=gate_ms)
 
     async def _slot(self, meter: Meter) -> None:
         identity = meter.check_identity or meter.plan.interval_s >= 60
@@ -290,7 +308,8 @@ class BusLoop:
         meter.plan = replace(meter.plan, not_before_ms=now.mono_ms + pause)
         self._log_failure(meter, exc)
         if meter.unit.state is UnitState.DOWN:
-            self._probe_from_ms = now.mono_ms + probe_gap_ms(now.mono_ms - started.mono_ms)
+            self._probe_cost_ms = now.mono_ms - started.mono_ms
+            self._probe_from_ms = now.mono_ms + probe_gap_ms(self._probe_cost_ms)
             if was is not UnitState.DOWN:
                 await meter.recorder.event("MeterDown", str(exc), now, unit=UnitState.DOWN)
 

@@ -163,6 +163,7 @@ async def _run(
         committed=wake.set,
     )
     states = await buffer.states()
+    clock.remember(state.counter.at for state in states.values() if state.counter is not None)
     gateway = Recorder(parts, GATEWAY_STREAM, "", states.get(GATEWAY_STREAM))
     await gateway.open(clock.now())
     if buffer.moved_aside is not None:
@@ -206,6 +207,7 @@ def _publisher(
             software=f"gtx-agent {version('gridtokenx')}",
             beat=heart.beat,
             wake=wake,
+            lines_per_s=settings.mqtt.lines_per_s,
         )
     )
 

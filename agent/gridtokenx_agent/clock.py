@@ -45,12 +45,14 @@ class ClockTrust:
         true_offset_ms: Wall minus boot-time clock when it was last true in this boot.
         kernel: What the kernel said at the last look.
         confirmed: A time daemon was seen at work since the start.
+        doubted: The clock was behind *floor_ms*, and nothing confirmed it since.
     """
 
     floor_ms: int = 0
     true_offset_ms: int | None = None
     kernel: KernelTime | None = None
     confirmed: bool = False
+    doubted: bool = False
 
 
 def offset_ms(at: Instant) -> int:
@@ -79,9 +81,10 @@ def rate(
     was true in this boot and runs on; one that was set by hand meanwhile is none.
     """
     confirmed = trust.confirmed or _disciplined(trust.kernel, kernel)
+    doubted = not confirmed and (trust.doubted or wall_ms < trust.floor_ms)
     offset = wall_ms - mono_ms
-    now = replace(trust, kernel=kernel, confirmed=confirmed)
-    if kernel.synchronised and (confirmed or wall_ms >= trust.floor_ms):
+    now = replace(trust, kernel=kernel, confirmed=confirmed, doubted=doubted)
+    if kernel.synchronised and not doubted:
         return replace(now, true_offset_ms=offset), ClockQuality.SYNCHRONISED
     runs_on = trust.true_offset_ms is not None and abs(offset - trust.true_offset_ms) <= STEP_MS
     return now, ClockQuality.HOLDOVER if runs_on else ClockQuality.UNSYNCHRONISED

@@ -26,6 +26,7 @@ class Plan:
         not_before_ms: No attempt before this, after a failure.
         missed: A slot was missed since the last good one.
         shift_ms: Wall minus boot-time clock the edges were laid by; 0 while nobody knew the time.
+        earliest_ms: Half an interval after the slot before: no edge is laid before it.
     """
 
     interval_s: int
@@ -36,6 +37,7 @@ class Plan:
     not_before_ms: int = 0
     missed: bool = False
     shift_ms: int = 0
+    earliest_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +90,17 @@ def realign(plan: Plan, at: Instant) -> Plan:
     moved = abs(shift_ms(at, plan.shift_ms) - plan.shift_ms) > STEP_MS
     if not moved or plan.slot_ms <= at.mono_ms:
         return plan
-    return _laid(plan, at, plan.slot_ms - plan.interval_s * 500)
+    return _laid(plan, at, plan.earliest_ms)
 
 
-def _laid(plan: Plan, at: Instant, not_before_ms: int) -> Plan:
-    edge_ms = next_edge_ms(at, plan.interval_s, not_before_ms, plan.shift_ms)
+def _laid(plan: Plan, at: Instant, earliest_ms: int) -> Plan:
+    edge_ms = next_edge_ms(at, plan.interval_s, earliest_ms, plan.shift_ms)
     return replace(
         plan,
         slot_ms=edge_ms,
         slot_end_ms=edge_ms + plan.interval_s * 1000,
         shift_ms=shift_ms(at, plan.shift_ms),
+        earliest_ms=earliest_ms,
     )
 
 
@@ -116,9 +119,12 @@ def expire(plan: Plan, at: Instant) -> Plan:
         return plan
     interval_ms = plan.interval_s * 1000
     laid = _laid(plan, at, 0)
-    return replace(
-        laid, slot_ms=laid.slot_ms - interval_ms, slot_end_ms=laid.slot_ms, missed=True
-    )
+    return replace(laid, slot_ms=laid.slot_ms - interval_ms, slot_end_ms=laid.slot_ms, missed=True)
+
+
+def next_ms(plan: Plan) -> int:
+    """Return when a meter is due next."""
+    return min(option.at_ms for option in _options(0, plan))
 
 
 def choose(plans: Sequence[Plan], now_ms: int) -> Choice:

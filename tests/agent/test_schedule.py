@@ -1,8 +1,11 @@
 """When meters are read."""
 
+import time
 from dataclasses import replace
+from itertools import pairwise
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gridtokenx_agent.clock import watch_clock
@@ -24,9 +27,11 @@ from gridtokenx_agent.schedule import (
     first_plan,
     is_late,
     next_edge_ms,
+    realign,
 )
 from gridtokenx_wire.record import ClockQuality
 from tests.support import build
+from tests.support.fake_world import World
 
 UNSURE = ClockQuality.UNSYNCHRONISED
 
@@ -175,3 +180,96 @@ def test_the_clock_is_told_when_it_becomes_true_and_when_it_was_set() -> None:
     _, again = watch_clock(told, build.instant(4_000, wall_ms=506_000))
 
     assert (before, first, steady, stepped, again) == (False, True, False, True, False)
+
+
+BERLIN_CHANGES = {"to summer time": 1_774_746_000_000, "to winter time": 1_792_890_000_000}
+"""2026-03-29 and 2026-10-25, 01:00 UTC."""
+
+
+@pytest.mark.parametrize("change_ms", BERLIN_CHANGES.values(), ids=BERLIN_CHANGES)
+def test_berlins_clock_change_gives_no_slot_twice_and_misses_none(
+    monkeypatch: pytest.MonkeyPatch, change_ms: int
+) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    world = World(true_ms=change_ms - 12 * 3_600_000)
+
+    edges = run_slots(world, 900, 24 * 3_600_000)
+
+    monkeypatch.undo()
+    time.tzset()
+    assert len(edges) == 96
+    assert {edge_ms % 900_000 for edge_ms in edges} == {0}
+    assert [later - edge for edge, later in pairwise(edges)] == [900_000] * 95
+
+
+def test_a_clock_that_becomes_true_moves_the_waiting_slot_at_once() -> None:
+    world = World(true_ms=build.NOON_MS + 123_456)
+    world.boots(off_ms=0, wall_ms=0)
+    plan = first_plan(world.now(), 86_400, 0)
+    world.advance(90_000)
+    world.daemon_sets()
+
+    moved = realign(plan, world.now())
+
+    assert (moved.slot_ms + world.true_ms - world.mono_ms) % 86_400_000 == 0
+    assert moved.slot_ms >= plan.slot_ms - 43_200_000
+
+
+def test_a_clock_that_is_no_longer_believed_leaves_the_edges_where_they_were() -> None:
+    world = World()
+    plan = first_plan(world.now(), 900, 0)
+    world.hand_sets(error_ms=-7 * 3_600_000)
+    world.advance(1)
+
+    following = after_slot(plan, world.now())
+
+    assert realign(plan, world.now()) == plan
+    assert following.slot_ms == plan.slot_ms + 900_000
+
+
+def test_a_slot_that_is_being_read_is_not_moved_away() -> None:
+    world = World()
+    plan = first_plan(world.now(), 900, 0)
+    world.advance(plan.slot_ms - world.mono_ms + 5)
+    world.daemon_sets(error_ms=-3_600_000)
+
+    assert realign(plan, world.now()) == plan
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.tuples(st.integers(1, 300), st.integers(-(10**11), 10**11)), max_size=20),
+    st.sampled_from([60, 900, 86_400]),
+)
+def test_however_the_clock_jumps_slots_stay_half_an_interval_to_one_and_a_half_apart(
+    jumps: list[tuple[int, int]], interval_s: int
+) -> None:
+    world = World()
+    plan = first_plan(world.now(), interval_s, 0)
+    fired = [world.mono_ms]
+
+    for wait_s, error_ms in jumps:
+        world.daemon_sets(error_ms=error_ms)
+        until_ms = world.mono_ms + wait_s * interval_s * 10
+        while world.mono_ms < until_ms:
+            plan = realign(expire(plan, world.now()), world.now())
+            if plan.slot_ms <= world.mono_ms:
+                fired.append(plan.slot_ms)
+                plan = after_slot(plan, world.now())
+            world.advance(max(1, min(plan.slot_ms, until_ms) - world.mono_ms))
+
+    gaps_ms = [later - edge for edge, later in pairwise(fired[1:])]
+    assert all(interval_s * 500 <= gap_ms <= interval_s * 2_000 for gap_ms in gaps_ms)
+
+
+def run_slots(world: World, interval_s: int, length_ms: int) -> list[int]:
+    """Run a plan for so long; return the wall clock of each slot's edge."""
+    plan = first_plan(world.now(), interval_s, 0)
+    end_ms = world.mono_ms + length_ms
+    edges = []
+    while world.mono_ms < end_ms:
+        world.advance(max(0, plan.slot_ms - world.mono_ms))
+        edges.append(world.now().wall_ms)
+        plan = after_slot(plan, world.now())
+    return edges
