@@ -118,7 +118,7 @@ class Context:
 
 
 def emit(rows: Sequence[Row], as_json: bool, out: TextIO) -> None:
-    """Write *rows* to *out*; the columns are the first row's keys."""
+    """Write *rows* to *out*; the columns are the first row's keys, `none` where there is no row."""
     if as_json:
         out.write(json.dumps([dict(row) for row in rows], indent=2) + "\n")
     elif rows:
@@ -128,6 +128,8 @@ def emit(rows: Sequence[Row], as_json: bool, out: TextIO) -> None:
         for line in lines:
             cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
             out.write("  ".join(cells).rstrip() + "\n")
+    else:
+        out.write("none\n")
 
 
 def _cell(value: object) -> str:
