@@ -60,10 +60,7 @@ def next_edge_ms(at: Instant, interval_s: int, not_before_ms: int, known_ms: int
     Edges are multiples of the interval of Unix time; while nobody knows the time, of the
     boot-time clock or of what was known last (*known_ms*, see `shift_ms`).
     """
-    interval_ms = interval_s * 1000
-    shift = shift_ms(at, known_ms)
-    base_ms = max(at.mono_ms + 1, not_before_ms)
-    return -(-(base_ms + shift) // interval_ms) * interval_ms - shift
+    return _edge_ms(max(at.mono_ms + 1, not_before_ms), interval_s, shift_ms(at, known_ms))
 
 
 def first_plan(at: Instant, interval_s: int, sample_s: int) -> Plan:
@@ -76,31 +73,39 @@ def first_plan(at: Instant, interval_s: int, sample_s: int) -> Plan:
         slot_end_ms=edge_ms + interval_s * 1000,
         sample_ms=at.mono_ms if sample_s else None,
         shift_ms=shift_ms(at),
+        earliest_ms=at.mono_ms,
     )
 
 
 def after_slot(plan: Plan, at: Instant, *, missed: bool = False) -> Plan:
     """Move on to the next slot; a clock set back a little must not give one edge twice."""
-    interval_ms = plan.interval_s * 1000
-    return replace(_laid(plan, at, plan.slot_ms + interval_ms // 2), missed=missed)
+    earliest_ms = plan.slot_ms + plan.interval_s * 500
+    edge_ms = next_edge_ms(at, plan.interval_s, earliest_ms, plan.shift_ms)
+    return replace(_laid(plan, at, edge_ms), earliest_ms=earliest_ms, missed=missed)
 
 
 def realign(plan: Plan, at: Instant) -> Plan:
-    """Lay the next edge anew when the wall clock became true or was set; never an edge twice."""
-    moved = abs(shift_ms(at, plan.shift_ms) - plan.shift_ms) > STEP_MS
-    if not moved or plan.slot_ms <= at.mono_ms:
+    """Lay the next edge anew when the wall clock became true or was set.
+
+    No edge comes twice; one that a jump has passed over is due at once.
+    """
+    shift = shift_ms(at, plan.shift_ms)
+    if abs(shift - plan.shift_ms) <= STEP_MS or plan.slot_ms <= at.mono_ms:
         return plan
-    return _laid(plan, at, plan.earliest_ms)
+    return _laid(plan, at, _edge_ms(plan.earliest_ms, plan.interval_s, shift))
 
 
-def _laid(plan: Plan, at: Instant, earliest_ms: int) -> Plan:
-    edge_ms = next_edge_ms(at, plan.interval_s, earliest_ms, plan.shift_ms)
+def _edge_ms(from_ms: int, interval_s: int, shift: int) -> int:
+    interval_ms = interval_s * 1000
+    return -(-(from_ms + shift) // interval_ms) * interval_ms - shift
+
+
+def _laid(plan: Plan, at: Instant, edge_ms: int) -> Plan:
     return replace(
         plan,
         slot_ms=edge_ms,
         slot_end_ms=edge_ms + plan.interval_s * 1000,
         shift_ms=shift_ms(at, plan.shift_ms),
-        earliest_ms=earliest_ms,
     )
 
 
@@ -117,14 +122,8 @@ def expire(plan: Plan, at: Instant) -> Plan:
     """Give up slots whose time has passed; the newest one that still runs is kept."""
     if at.mono_ms < plan.slot_end_ms:
         return plan
-    interval_ms = plan.interval_s * 1000
-    laid = _laid(plan, at, 0)
-    return replace(laid, slot_ms=laid.slot_ms - interval_ms, slot_end_ms=laid.slot_ms, missed=True)
-
-
-def next_ms(plan: Plan) -> int:
-    """Return when a meter is due next."""
-    return min(option.at_ms for option in _options(0, plan))
+    edge_ms = next_edge_ms(at, plan.interval_s, 0, plan.shift_ms)
+    return replace(_laid(plan, at, edge_ms - plan.interval_s * 1000), missed=True)
 
 
 def choose(plans: Sequence[Plan], now_ms: int) -> Choice:

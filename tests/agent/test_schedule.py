@@ -213,7 +213,6 @@ def test_a_clock_that_becomes_true_moves_the_waiting_slot_at_once() -> None:
     moved = realign(plan, world.now())
 
     assert (moved.slot_ms + world.true_ms - world.mono_ms) % 86_400_000 == 0
-    assert moved.slot_ms >= plan.slot_ms - 43_200_000
 
 
 def test_a_clock_that_is_no_longer_believed_leaves_the_edges_where_they_were() -> None:
@@ -237,7 +236,7 @@ def test_a_slot_that_is_being_read_is_not_moved_away() -> None:
     assert realign(plan, world.now()) == plan
 
 
-@settings(max_examples=40)
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(st.integers(1, 300), st.integers(-(10**11), 10**11)), max_size=20),
     st.sampled_from([60, 900, 86_400]),
@@ -260,7 +259,7 @@ def test_however_the_clock_jumps_slots_stay_half_an_interval_to_one_and_a_half_a
             world.advance(max(1, min(plan.slot_ms, until_ms) - world.mono_ms))
 
     gaps_ms = [later - edge for edge, later in pairwise(fired[1:])]
-    assert all(interval_s * 500 <= gap_ms <= interval_s * 2_000 for gap_ms in gaps_ms)
+    assert all(interval_s * 500 <= gap_ms <= interval_s * 1_500 for gap_ms in gaps_ms)
 
 
 def run_slots(world: World, interval_s: int, length_ms: int) -> list[int]:
