@@ -190,6 +190,11 @@ class BrokerSession(Protocol):
         """Most messages under way at once."""
         ...
 
+    @property
+    def max_bytes(self) -> int:
+        """Longest payload the broker takes; a single line goes whatever its length."""
+        ...
+
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
         """Hand over one message with QoS 1 and return its id.
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,14 +13,14 @@ from gridtokenx_agent.ports import (
     BrokerLink,
     BrokerSession,
     Clock,
-    LinkEvent,
     Lost,
     Outbox,
     RecordSigner,
     Will,
 )
+from gridtokenx_agent.traffic import Pace, Replies, Traffic, UplinkCounts
 from gridtokenx_wire.encoding import join_lines
-from gridtokenx_wire.errors import WireError
+from gridtokenx_wire.errors import MalformedLineError, WireError
 from gridtokenx_wire.receipt import decode_receipt
 from gridtokenx_wire.signing import verify_ed25519
 from gridtokenx_wire.state import GatewayState, encode_state
@@ -30,7 +30,8 @@ LINES_PER_MESSAGE = 50
 ACK_TIMEOUT_MS = 60_000
 LONGEST_PAUSE_S = 120
 PROVEN_MS = 30_000
-_IDLE_S = 1.0
+LINES_PER_S = 2000
+_IDLE_MS = 1000
 _log = logging.getLogger(__name__)
 
 
@@ -44,6 +45,8 @@ class PublisherParts:
         software: Name and version, for the birth certificate.
         beat: Told about progress.
         wake: Set when rows were committed or the session has news.
+        lines_per_s: Most lines that leave in a second, so that a backlog leaves room.
+        inbox: Given each message of the commands topic; None = commands are not asked for.
     """
 
     link: BrokerLink
@@ -55,6 +58,8 @@ class PublisherParts:
     software: str
     beat: Callable[[str, int], None]
     wake: asyncio.Event
+    lines_per_s: int = LINES_PER_S
+    inbox: Callable[[bytes], None] | None = None
 
 
 def pause_s(attempts: int) -> int:
@@ -66,20 +71,29 @@ class Publisher:
     """One task: connect, send, take receipts, connect again."""
 
     def __init__(self, parts: PublisherParts) -> None:
+        self.counts = UplinkCounts()
         self._parts = parts
         self._gateway_id = parts.signer.gateway_id
-        self._readings = topic(self._gateway_id, Channel.READINGS)
-        self._receipts = topic(self._gateway_id, Channel.RECEIPTS)
-        self._state = topic(self._gateway_id, Channel.STATE)
+        self._topics = {channel: topic(self._gateway_id, channel) for channel in Channel}
         self._born_ms = parts.clock.now().wall_ms
         self._wake = parts.wake
-        self._in_flight: dict[int, _Message] = {}
-        self._taken: set[int] = set()
-        self._refused: set[int] = set()
+        self._traffic = Traffic()
+        self._pace = Pace(parts.lines_per_s)
+        self._replies = Replies()
         self._troubles: set[str] = set()
         self._attempts = 0
         self._connected_ms = 0
         self._told: set[str] = set()
+
+    @property
+    def silent(self) -> bool:
+        """Whether the broker has taken every reply."""
+        return not self._replies.waiting and not self._replies.under_way
+
+    def reply(self, payload: bytes) -> None:
+        """Send the answer to a command; the oldest is dropped where too many wait."""
+        self._replies.waiting.append(payload)
+        self._wake.set()
 
     async def run(self) -> None:
         """Keep a session until cancelled; never gives up."""
@@ -94,21 +108,31 @@ class Publisher:
             await asyncio.sleep(self._parts.jitter(pause_s(self._attempts)))
 
     async def _connect(self) -> BrokerSession:
-        will = Will(topic=self._state, payload=self._certificate("offline"))
-        return await self._parts.link.connect((self._receipts,), will)
+        will = Will(topic=self._topics[Channel.STATE], payload=self._certificate("offline"))
+        wanted = [Channel.RECEIPTS, *([Channel.COMMANDS] if self._parts.inbox else [])]
+        return await self._parts.link.connect([self._topics[name] for name in wanted], will)
 
     async def _serve(self, session: BrokerSession) -> None:
         try:
             self._connected_ms = self._parts.clock.now().mono_ms
-            birth = session.publish(self._state, self._certificate("online"), retain=True)
-            self._in_flight[birth] = _Message((), self._connected_ms)
+            birth = session.publish(
+                self._topics[Channel.STATE], self._certificate("online"), retain=True
+            )
+            self._traffic.sent(birth, (), self._connected_ms)
+            self.counts.connections += 1
+            self.counts.connected = 1
             await self._start_over()
             while True:
                 await self._turn(session)
         finally:
-            self._in_flight.clear()
-            self._taken.clear()
-            self._refused.clear()
+            self.counts.connected = 0
+            self._replies.lost()
+            if aside := self._traffic.lost(self._parts.clock.now().mono_ms):
+                self._tell_once(
+                    "aside",
+                    "a line on which the broker hangs up is set aside; the others go on",
+                    rows=",".join(map(str, aside)),
+                )
             await session.close()
 
     async def _start_over(self) -> None:
@@ -125,14 +149,16 @@ class Publisher:
         self._parts.beat("uplink", now_ms)
         if now_ms - self._connected_ms > PROVEN_MS:
             self._prove()
+        rest_ms = _IDLE_MS
         try:
-            await self._take(session.events(), now_ms)
+            await self._take(session, now_ms)
             await self._mark(now_ms)
-            await self._send(session, now_ms)
+            self._send_replies(session, now_ms)
+            rest_ms = await self._send(session, now_ms)
             self._told.discard("buffer")
         except BufferFullError as exc:
             self._tell_once("buffer", "buffer cannot be updated", reason=str(exc))
-        await self._rest(_IDLE_S)
+        await self._rest(rest_ms / 1000)
 
     async def _rest(self, seconds: float) -> None:
         """Wait, at most until something happens."""
@@ -142,72 +168,93 @@ class Publisher:
         except TimeoutError:
             return
 
-    async def _send(self, session: BrokerSession, now_ms: int) -> None:
-        while len(self._in_flight) < session.window:
-            rows = await self._parts.outbox.due(now_ms, LINES_PER_MESSAGE, self._under_way())
-            if not rows:
-                return
-            message_id = session.publish(self._readings, join_lines([row.line for row in rows]))
-            self._in_flight[message_id] = _Message(tuple(row.row_id for row in rows), now_ms)
+    async def _send(self, session: BrokerSession, now_ms: int) -> int:
+        """Send what is due and may leave now; return how long to wait for the next, ms."""
+        traffic = self._traffic
+        while len(traffic.in_flight) < traffic.window(session.window):
+            wait_ms = max(traffic.held_until_ms - now_ms, self._pace.wait_ms(now_ms))
+            if wait_ms > 0:
+                return min(wait_ms, _IDLE_MS)
+            due = await self._parts.outbox.due(now_ms, LINES_PER_MESSAGE, traffic.busy(now_ms))
+            if not due:
+                break
+            rows = traffic.group(due, session.max_bytes)
+            lines = join_lines([row.line for row in rows])
+            message_id = session.publish(self._topics[Channel.READINGS], lines)
+            traffic.sent(message_id, tuple(row.row_id for row in rows), now_ms)
+            self._pace.take(len(rows))
+            self.counts.lines += len(rows)
+        return _IDLE_MS
 
-    def _under_way(self) -> Collection[int]:
-        flying = {row_id for message in self._in_flight.values() for row_id in message.row_ids}
-        return flying | self._taken | self._refused
+    def _send_replies(self, session: BrokerSession, now_ms: int) -> None:
+        while self._replies.waiting:
+            payload = self._replies.waiting[0]
+            message_id = session.publish(self._topics[Channel.REPLIES], payload)
+            self._replies.under_way[message_id] = self._replies.waiting.popleft()
+            self._traffic.sent(message_id, (), now_ms)
 
-    async def _take(self, events: list[LinkEvent], now_ms: int) -> None:
-        for event in events:
+    async def _take(self, session: BrokerSession, now_ms: int) -> None:
+        for event in session.events():
             if isinstance(event, Lost):
                 raise BrokerDownError(
                     f"lost the connection to {self._parts.link.name}: {event.reason}"
                 )
             if isinstance(event, Arrived):
-                await self._receipt(event)
+                await self._arrived(event)
             else:
-                self._acked(event)
-        waiting = [message.sent_ms for message in self._in_flight.values()]
+                self._acked(event, session.window, now_ms)
+        waiting = [message.sent_ms for message in self._traffic.in_flight.values()]
         if waiting and now_ms - min(waiting) > ACK_TIMEOUT_MS:
             raise BrokerDownError(f"{self._parts.link.name} acknowledged nothing for 60 s")
 
-    def _acked(self, event: Acked) -> None:
-        message = self._in_flight.pop(event.message_id, None)
-        if message is None:
-            return
+    def _acked(self, event: Acked, window: int, now_ms: int) -> None:
+        self._replies.under_way.pop(event.message_id, None)
         if event.refusal is None:
-            self._taken.update(message.row_ids)
-            self._told.discard("refused")
-            if message.row_ids:
+            message = self._traffic.acked(event.message_id, window, now_ms)
+            if message is not None and message.row_ids:
+                self.counts.acknowledged += len(message.row_ids)
+                self._told.discard("refused")
                 self._prove()
-        else:
-            self._refused.update(message.row_ids)
+            return
+        message = self._traffic.turned_down(event.message_id, now_ms)
+        if message is not None:
+            self.counts.refused += len(message.row_ids)
             self._tell_once("refused", "broker refuses messages", reason=event.refusal)
 
     async def _mark(self, now_ms: int) -> None:
         """Note what the broker said; until that is on disk the rows count as under way."""
-        if self._taken:
-            await self._parts.outbox.mark_sent(self._taken, now_ms)
-            self._taken.clear()
-        if self._refused:
-            await self._parts.outbox.mark_refused(self._refused, now_ms)
-            self._refused.clear()
+        if self._traffic.taken:
+            await self._parts.outbox.mark_sent(self._traffic.taken, now_ms)
+            self._traffic.taken.clear()
+        if self._traffic.refused:
+            await self._parts.outbox.mark_refused(self._traffic.refused, now_ms)
+            self._traffic.refused.clear()
 
-    async def _receipt(self, event: Arrived) -> None:
-        if event.topic != self._receipts:
-            return
+    async def _arrived(self, event: Arrived) -> None:
+        if event.topic == self._topics[Channel.RECEIPTS]:
+            await self._receipt(event.payload)
+        elif event.topic == self._topics[Channel.COMMANDS] and self._parts.inbox is not None:
+            self._parts.inbox(event.payload)
+
+    async def _receipt(self, payload: bytes) -> None:
         try:
-            receipt = decode_receipt(event.payload, self._parts.cloud_key, verify_ed25519)
+            receipt = decode_receipt(payload, self._parts.cloud_key, verify_ed25519)
+            if receipt.gateway_id != self._gateway_id:
+                raise MalformedLineError("it is another gateway's")
         except WireError as exc:
+            self.counts.receipts_ignored += 1
             self._tell_once("receipt", "receipt ignored", code=exc.code, reason=str(exc))
             return
-        if receipt.gateway_id != self._gateway_id:
-            self._tell_once("receipt", "receipt ignored", reason="it is another gateway's")
-            return
+        self.counts.receipts += 1
         self._told.discard("receipt")
         try:
-            settled = await self._parts.outbox.settle(receipt, self._under_way())
+            settled = await self._parts.outbox.settle(receipt, self._traffic.known())
         except BufferFullError as exc:
             # The rows stay, go again later, and bring another receipt.
             self._tell_once("buffer", "buffer cannot be updated", reason=str(exc))
             return
+        self.counts.forgotten += settled.forgotten
+        self.counts.dead += len(settled.dead)
         for entry in settled.dead:
             _log.error(
                 "line refused by the cloud; see `gtx-agent status`",
@@ -242,9 +289,3 @@ class Publisher:
         if subject not in self._told:
             self._told.add(subject)
             _log.warning(text, extra=fields)
-
-
-@dataclass(frozen=True, slots=True)
-class _Message:
-    row_ids: tuple[int, ...]
-    sent_ms: int

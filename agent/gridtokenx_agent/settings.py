@@ -80,7 +80,12 @@ class CloudSettings(BaseModel):
 
 
 class MqttSettings(BaseModel):
-    """Attributes: *username* is the gateway id where only a password file is given."""
+    """The broker.
+
+    Attributes:
+        username: The gateway id where only a password file is given.
+        lines_per_s: Most lines that leave in a second, so that a backlog spares the link.
+    """
 
     model_config = _Strict
 
@@ -90,6 +95,7 @@ class MqttSettings(BaseModel):
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
+    lines_per_s: Annotated[int, Field(ge=50, le=100_000)] = 2000
 
 
 class BufferSettings(BaseModel):

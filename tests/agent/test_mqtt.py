@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gridtokenx_agent.adapters.mqtt import MqttAddress, MqttLink, MqttSession
+from gridtokenx_agent.adapters.mqtt import MqttAddress, MqttLink
+from gridtokenx_agent.adapters.mqtt_session import MqttSession
 from gridtokenx_agent.adapters.sqlite_buffer import SqliteBuffer, open_buffer
 from gridtokenx_agent.adapters.system import SystemClock
 from gridtokenx_agent.errors import BrokerDownError, BrokerRefusedError

@@ -13,6 +13,7 @@ from gridtokenx_wire.encoding import split_lines
 class FakeSession:
     link: "FakeLink"
     window: int = 20
+    max_bytes: int = 65_536
     published: dict[int, tuple[str, bytes]] = field(default_factory=dict)
     happened: list[LinkEvent] = field(default_factory=list)
     alive: bool = True

@@ -1,29 +1,26 @@
 """The broker, over paho-mqtt with MQTT 5: in 3.1.1 a refused PUBLISH looks like success."""
 
 import asyncio
-import contextlib
+import logging
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import Any
 from urllib.parse import urlsplit
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from gridtokenx_agent.adapters.mqtt_session import (
+    CONNECT_TIMEOUT_S,
+    MqttSession,
+    ProtocolRefusedError,
+)
 from gridtokenx_agent.errors import BrokerDownError, BrokerRefusedError
-from gridtokenx_agent.ports import Acked, Arrived, LinkEvent, Lost, Will
+from gridtokenx_agent.ports import Will
 
 KEEPALIVE_S = 30
-WINDOW_MESSAGES = 20
-"""paho's own limit of messages under way, and mosquitto's."""
-CONNECT_TIMEOUT_S = 10.0
-_CREDENTIALS = {"Not authorized", "Bad user name or password", "Bad authentication method"}
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +42,7 @@ class MqttLink:
     def __init__(self, address: MqttAddress, notify: Callable[[], None]) -> None:
         self._address = address
         self._notify = notify
+        self._told_old = False
 
     @property
     def name(self) -> str:
@@ -52,10 +50,27 @@ class MqttLink:
         user = f" as {self._address.username}" if self._address.username else ""
         return f"{self._address.url}{user}"
 
-    async def connect(self, subscriptions: Sequence[str], will: Will) -> "MqttSession":
-        """See `BrokerLink.connect`."""
-        client = self._client(will)
-        session = MqttSession(client, self.name, asyncio.get_running_loop(), self._notify)
+    async def connect(self, subscriptions: Sequence[str], will: Will) -> MqttSession:
+        """See `BrokerLink.connect`; a broker that does not know MQTT 5 is asked for 3.1.1."""
+        try:
+            return await self._session(subscriptions, will, MQTTProtocolVersion.MQTTv5)
+        except ProtocolRefusedError:
+            session = await self._session(subscriptions, will, MQTTProtocolVersion.MQTTv311)
+        if not self._told_old:
+            self._told_old = True
+            _log.warning(
+                "broker speaks only MQTT 3.1.1: a message it refuses looks like one it took, and "
+                "is sent again until a receipt comes",
+                extra={"broker": self.name},
+            )
+        return session
+
+    async def _session(
+        self, subscriptions: Sequence[str], will: Will, protocol: MQTTProtocolVersion
+    ) -> MqttSession:
+        client = self._client(will, protocol)
+        loop = asyncio.get_running_loop()
+        session = MqttSession(client, will, self.name, loop, self._notify)
         try:
             await asyncio.to_thread(self._dial, client)
             await session.welcomed()
@@ -65,12 +80,14 @@ class MqttLink:
             raise
         return session
 
-    def _client(self, will: Will) -> Client:
+    def _client(self, will: Will, protocol: MQTTProtocolVersion) -> Client:
         client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._address.client_id,
-            protocol=MQTTProtocolVersion.MQTTv5,
+            protocol=protocol,
             reconnect_on_failure=False,
+            # In 3.1.1 this is said here; in 5 with each CONNECT.
+            clean_session=None if protocol == MQTTProtocolVersion.MQTTv5 else True,
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.will_set(will.topic, will.payload, qos=1, retain=True)
@@ -96,7 +113,10 @@ class MqttLink:
         parts = urlsplit(self._address.url)
         port = parts.port or (8883 if parts.scheme == "mqtts" else 1883)
         try:
-            client.connect(parts.hostname or "", port, KEEPALIVE_S, clean_start=True)
+            if client.protocol == MQTTProtocolVersion.MQTTv5:
+                client.connect(parts.hostname or "", port, KEEPALIVE_S, clean_start=True)
+            else:
+                client.connect(parts.hostname or "", port, KEEPALIVE_S)
         except ssl.SSLCertVerificationError as exc:
             raise BrokerRefusedError(
                 f"{self.name}: its certificate is not trusted ({exc.verify_message}); check "
@@ -105,145 +125,3 @@ class MqttLink:
         except OSError as exc:
             raise BrokerDownError(f"{self.name} cannot be reached: {exc}") from exc
         client.loop_start()
-
-
-class MqttSession:
-    """`BrokerSession`; paho's thread only fills queues, all decisions are the loop's."""
-
-    def __init__(
-        self,
-        client: Client,
-        name: str,
-        loop: asyncio.AbstractEventLoop,
-        notify: Callable[[], None],
-    ) -> None:
-        self._client = client
-        self._name = name
-        self._loop = loop
-        self._notify = notify
-        self._queue: SimpleQueue[LinkEvent] = SimpleQueue()
-        self._greetings: SimpleQueue[ReasonCode] = SimpleQueue()
-        self._greeted = asyncio.Event()
-        self._window = WINDOW_MESSAGES
-        client.on_connect = self._on_connect
-        client.on_subscribe = self._on_subscribe
-        client.on_publish = self._on_publish
-        client.on_message = self._on_message
-        client.on_disconnect = self._on_disconnect
-
-    @property
-    def window(self) -> int:
-        """See `BrokerSession.window`; paho itself does not heed it."""
-        return self._window
-
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
-        """See `BrokerSession.publish`."""
-        # paho keeps what it is given while offline and sends it later: a doubled message.
-        if not self._client.is_connected():
-            raise BrokerDownError(f"{self._name} is not connected")
-        info = self._client.publish(topic, payload, qos=1, retain=retain)
-        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            raise BrokerDownError(f"{self._name} took no message: {info.rc.name}")
-        return info.mid
-
-    def events(self) -> list[LinkEvent]:
-        """See `BrokerSession.events`."""
-        events: list[LinkEvent] = []
-        with contextlib.suppress(Empty):
-            while True:
-                events.append(self._queue.get_nowait())
-        return events
-
-    async def close(self) -> None:
-        """See `BrokerSession.close`."""
-        await asyncio.to_thread(self._close)
-
-    async def welcomed(self) -> None:
-        """Wait for the broker's CONNACK.
-
-        Raises:
-            BrokerDownError: It did not come.
-            BrokerRefusedError: It says no.
-        """
-        code = await self._greeting()
-        if not code.is_failure:
-            return
-        if str(code) in _CREDENTIALS:
-            raise BrokerRefusedError(
-                f"{self._name}: {code}; check mqtt.username and mqtt.password_file, and that the "
-                "broker knows this gateway"
-            )
-        raise BrokerDownError(f"{self._name} refuses the connection: {code}")
-
-    async def subscribe(self, topics: Sequence[str]) -> None:
-        """Subscribe and wait for the answer.
-
-        Raises:
-            BrokerDownError: No answer.
-            BrokerRefusedError: The broker's access rules forbid it.
-        """
-        self._greeted.clear()
-        self._client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in topics])
-        code = await self._greeting()
-        if code.is_failure:
-            raise BrokerRefusedError(
-                f"{self._name}: may not subscribe to {', '.join(topics)} ({code}); check the "
-                "broker's access rules for this gateway"
-            )
-
-    async def _greeting(self) -> ReasonCode:
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await self._greeted.wait()
-        except TimeoutError:
-            raise BrokerDownError(
-                f"{self._name} did not answer within {CONNECT_TIMEOUT_S:g} s"
-            ) from None
-        try:
-            return self._greetings.get_nowait()
-        except Empty:
-            raise BrokerDownError(f"{self._name} closed the connection") from None
-
-    def _close(self) -> None:
-        # The broker publishes our will as on a crash: the one death certificate there is.
-        self._client.disconnect(
-            reasoncode=ReasonCode(PacketTypes.DISCONNECT, "Disconnect with will message")
-        )
-        self._client.loop_stop()
-
-    def _on_connect(
-        self, _client: Client, _data: Any, _flags: ConnectFlags, code: ReasonCode, more: Any
-    ) -> None:
-        self._window = min(getattr(more, "ReceiveMaximum", WINDOW_MESSAGES), WINDOW_MESSAGES)
-        self._greetings.put(code)
-        self._call(self._greeted.set)
-
-    def _on_subscribe(
-        self, _client: Client, _data: Any, _mid: int, codes: list[ReasonCode], _more: Any
-    ) -> None:
-        self._greetings.put(max(codes, key=lambda code: code.value))
-        self._call(self._greeted.set)
-
-    # paho holds a lock while it calls the next three: they only put, and never wait.
-    def _on_publish(
-        self, _client: Client, _data: Any, mid: int, code: ReasonCode, _more: Any
-    ) -> None:
-        self._put(Acked(mid, str(code) if code.is_failure else None))
-
-    def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
-        self._put(Arrived(message.topic, bytes(message.payload)))
-
-    def _on_disconnect(
-        self, _client: Client, _data: Any, _flags: DisconnectFlags, code: ReasonCode, _more: Any
-    ) -> None:
-        self._put(Lost(str(code)))
-        self._call(self._greeted.set)
-
-    def _put(self, event: LinkEvent) -> None:
-        self._queue.put(event)
-        self._call(self._notify)
-
-    def _call(self, function: Callable[[], None]) -> None:
-        # The loop may be closed when the last packets come in; then nobody waits for them.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(function)
