@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import termios
+import traceback
 from dataclasses import dataclass
 from typing import Final
 
@@ -230,7 +232,10 @@ class PymodbusBus:
             client.ctx.transport, _ = await asyncio.wait_for(
                 client.ctx.call_create(), _CONNECT_TIMEOUT_S
             )
-        except (OSError, ValueError, TimeoutError) as exc:
+        except (OSError, ValueError, TimeoutError, termios.error) as exc:
+            # termios.error is no OSError: an adapter that does not know a parity or a baud rate.
+            # It leaves pymodbus with a port half set up, open and locked; the frames hold it.
+            traceback.clear_frames(exc.__traceback__)
             self._drop()
             self._next_connect_s = _now_s() + self._backoff_s
             self._backoff_s = min(2 * self._backoff_s, _LONGEST_BACKOFF_S[self._endpoint.kind])
