@@ -6,6 +6,7 @@ import click
 
 from gridtokenx_agent.commands.meters import decode, profiles, read, simulate
 from gridtokenx_agent.commands.operate import run, status
+from gridtokenx_agent.commands.scan import scan
 from gridtokenx_agent.commands.setup import check_config, init, keygen
 from gridtokenx_agent.errors import AgentError, ConfigError, KeyFileError, ProfileError
 
@@ -16,7 +17,7 @@ def cli() -> None:
     """Read electricity meters, sign what they say, and keep it until the cloud has it."""
 
 
-for _command in (run, init, keygen, check_config, read, decode, profiles, simulate, status):
+for _command in (run, init, keygen, check_config, read, decode, profiles, simulate, status, scan):
     cli.add_command(_command)
 
 

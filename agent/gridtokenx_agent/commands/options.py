@@ -15,3 +15,10 @@ config_option = click.option(
     help="Configuration file.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def complete_profile(_context: click.Context, _option: click.Parameter, text: str) -> list[str]:
+    """Return the profiles whose name begins with *text*, for the shell."""
+    from gridtokenx_agent.adapters.profile_files import profile_paths
+
+    return [name for name in profile_paths() if name.startswith(text)]
