@@ -6,6 +6,7 @@ from enum import StrEnum
 
 LONGEST_PAUSE_MS = 60_000
 _DOWN_AFTER_FAILURES = 2
+_PROBE_PATIENCE_MS = 5_000
 
 
 class UnitState(StrEnum):
@@ -62,6 +63,24 @@ def probe_gap_ms(cost_ms: int) -> int:
     Dead meters together get a tenth of the bus.
     """
     return 9 * cost_ms
+
+
+def probe_at_ms(open_ms: int, now_ms: int, next_live_ms: int, cost_ms: int) -> int:
+    """Return when a dead meter is probed, so that no live one waits for it.
+
+    Where the live meters leave no gap that long, it is probed at the beginning of a gap all the
+    same, after a little patience.
+
+    Args:
+        open_ms: Not before this.
+        now_ms: This moment.
+        next_live_ms: When the next live meter is due.
+        cost_ms: What the last failed attempt cost.
+    """
+    fits = max(open_ms, now_ms) + cost_ms <= next_live_ms
+    if fits or (now_ms < next_live_ms and now_ms - open_ms > _PROBE_PATIENCE_MS):
+        return open_ms
+    return max(open_ms, next_live_ms + 1)
 
 
 def stuck(beats: Mapping[str, int], limits_ms: Mapping[str, int], now_ms: int) -> tuple[str, ...]:
