@@ -4,8 +4,11 @@ import sys
 
 import click
 
+from gridtokenx_agent.commands.completion import completion
+from gridtokenx_agent.commands.export import export
 from gridtokenx_agent.commands.meters import decode, profiles, read, simulate
 from gridtokenx_agent.commands.operate import run, status
+from gridtokenx_agent.commands.probe import probe
 from gridtokenx_agent.commands.scan import scan
 from gridtokenx_agent.commands.setup import check_config, init, keygen
 from gridtokenx_agent.errors import AgentError, ConfigError, KeyFileError, ProfileError
@@ -17,7 +20,11 @@ def cli() -> None:
     """Read electricity meters, sign what they say, and keep it until the cloud has it."""
 
 
-for _command in (run, init, keygen, check_config, read, decode, profiles, simulate, status, scan):
+_COMMANDS = (
+    run, init, keygen, check_config, scan, probe, read, decode, profiles, simulate, status, export,
+    completion,
+)  # fmt: skip
+for _command in _COMMANDS:
     cli.add_command(_command)
 
 
