@@ -49,7 +49,7 @@ def _register(_context: click.Context, _option: click.Parameter, text: str) -> i
 @click.argument("url")
 @click.option("--device-id", type=click.IntRange(0, 255), required=True, help="Address on the bus.")
 @click.option("--address", callback=_register, required=True, metavar="NUMBER",
-              help="First register, as 72 or 0x48; counted from 0, as it goes over the wire.")  # fmt: skip
+              help="First register, 72 or 0x48, counted from 0 as on the wire.")  # fmt: skip
 @click.option("--count", type=click.IntRange(1, _MOST), default=2, show_default=True,
               help="How many registers.")  # fmt: skip
 @click.option("--function", type=click.Choice(["3", "4"]), default=None,
