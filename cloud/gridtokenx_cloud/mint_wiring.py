@@ -1,11 +1,8 @@
 """Puts the minting service together from the settings; the only place that knows all its parts."""
 
-import fcntl
-import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
@@ -128,7 +125,7 @@ async def connected_minter(
     store = SqliteMintStore(database, fixed.conversion, _retry_policy(settings))
     audit_store = SqliteAuditStore(database)
     async with connected(settings) as rpc:
-        with only_minter(database.path):
+        with database.only_minter():
             genesis = await check_chain(rpc, token, settings.blockchain.genesis_hash)
             store.bind(_facts(token, genesis, fixed.conversion, markers), clock.now_ms())
             history = SolanaHistory(rpc, token)
@@ -245,24 +242,3 @@ def _facts(token: Token, genesis: str, rate: Conversion, markers: Markers) -> di
         # Batches count from 1; this marker is never made, it only shows a changed secret.
         "marker_check": markers.address(0),
     }
-
-
-@contextmanager
-def only_minter(database_path: Path) -> Iterator[None]:
-    """Hold the lock that keeps a second minter off this store.
-
-    Raises:
-        ConfigError: Somebody else holds it.
-    """
-    path = database_path.with_name(database_path.name + ".minter.lock")
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise ConfigError(
-                (f"another minter works on {database_path}; stop it, or leave the role settle out",)
-            ) from exc
-        yield
-    finally:
-        os.close(descriptor)

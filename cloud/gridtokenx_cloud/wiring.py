@@ -1,6 +1,5 @@
 """Each role with the adapters and values it needs; the only place that knows them all."""
 
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +20,7 @@ from gridtokenx_cloud.adapters.store.views import SqliteViews
 from gridtokenx_cloud.adapters.verifier import verify
 from gridtokenx_cloud.adapters.websocket_api import EventServer, EventServerLimits
 from gridtokenx_cloud.broadcast import Broadcast, BroadcastLimits
-from gridtokenx_cloud.errors import NotFoundError
+from gridtokenx_cloud.errors import NotFoundError, StoreBusyError, StoreRefusedError
 from gridtokenx_cloud.ingest import IngestService, Message
 from gridtokenx_cloud.metrics import Figure, process_figures
 from gridtokenx_cloud.mint_wiring import connected_minter, conversion_of
@@ -195,7 +194,7 @@ def store_check(database: Database) -> str | None:
     """Return why the store cannot be read now; None = it can."""
     try:
         database.connection.execute("SELECT 1")
-    except sqlite3.Error as exc:
+    except (StoreBusyError, StoreRefusedError) as exc:
         return f"the store cannot be read: {exc}"
     return None
 

@@ -12,6 +12,7 @@ from gridtokenx_cloud.commands.access import GROUPS
 from gridtokenx_cloud.commands.context import emit
 from gridtokenx_cloud.errors import NotFoundError, ValidationError
 from tests.support.store_rows import StoreRows
+from tests.support.stores import sqlite_of
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_a_token_says_whose_it_is_and_is_not_kept_itself(rows: StoreRows) -> Non
     assert (principal.role, principal.user_id) == ("owner", "anna")
     assert token.startswith("gtx_")
     assert len(token) == len("gtx_") + 43
-    stored = "\n".join(rows.database.connection.iterdump())
+    stored = "\n".join(sqlite_of(rows.database).connection.iterdump())
     assert token not in stored
 
 

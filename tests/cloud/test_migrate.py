@@ -7,24 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from gridtokenx_cloud.adapters.store.database import Database, open_database
+from gridtokenx_cloud.adapters.store.database import open_database
 from gridtokenx_cloud.adapters.store.migrate import check_schema, migrate, rollback
+from gridtokenx_cloud.adapters.store.sqlite import SqliteDatabase
 from gridtokenx_cloud.errors import SchemaError
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(f"sqlite:///{tmp_path / 'cloud.db'}")
+def database(tmp_path: Path) -> Iterator[SqliteDatabase]:
+    opened = SqliteDatabase(tmp_path / "cloud.db")
     yield opened
     opened.close()
 
 
-def tables(database: Database) -> set[str]:
+def tables(database: SqliteDatabase) -> set[str]:
     rows = database.connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
     return {row["name"] for row in rows if not row["name"].startswith("sqlite_")}
 
 
-def test_a_new_store_gets_every_step_once(database: Database) -> None:
+def test_a_new_store_gets_every_step_once(database: SqliteDatabase) -> None:
     first, second = migrate(database), migrate(database)
 
     assert first == ["0001.initial"]
@@ -33,7 +34,7 @@ def test_a_new_store_gets_every_step_once(database: Database) -> None:
     check_schema(database)
 
 
-def test_every_step_can_be_taken_back_with_data_and_taken_again(database: Database) -> None:
+def test_every_step_can_be_taken_back_with_data_and_taken_again(database: SqliteDatabase) -> None:
     migrate(database)
     with database.transaction() as tx:
         tx.execute("INSERT INTO users VALUES ('ann', 'w', 0)")
@@ -45,21 +46,21 @@ def test_every_step_can_be_taken_back_with_data_and_taken_again(database: Databa
     assert migrate(database) == ["0001.initial"]
 
 
-def test_a_store_that_is_not_there_is_not_made_by_looking(database: Database) -> None:
+def test_a_store_that_is_not_there_is_not_made_by_looking(database: SqliteDatabase) -> None:
     with pytest.raises(SchemaError, match="does not exist: run `gtx-cloud migrate` first"):
         check_schema(database)
 
     assert not database.path.exists()
 
 
-def test_a_store_without_schema_names_the_command(database: Database) -> None:
+def test_a_store_without_schema_names_the_command(database: SqliteDatabase) -> None:
     database.path.touch()
 
     with pytest.raises(SchemaError, match=r"lacks 0001.initial: run `gtx-cloud migrate` first"):
         check_schema(database)
 
 
-def test_a_store_of_a_newer_program_is_refused_by_both(database: Database) -> None:
+def test_a_store_of_a_newer_program_is_refused_by_both(database: SqliteDatabase) -> None:
     migrate(database)
     database.connection.execute("PRAGMA user_version = 99")
 
@@ -68,7 +69,7 @@ def test_a_store_of_a_newer_program_is_refused_by_both(database: Database) -> No
             refuse(database)
 
 
-def test_a_step_that_does_not_fit_changes_nothing(database: Database) -> None:
+def test_a_step_that_does_not_fit_changes_nothing(database: SqliteDatabase) -> None:
     # Made by somebody else: the sixth table of the step is there already.
     database.connection.execute("CREATE TABLE mint_batches (x INTEGER)")
 

@@ -20,6 +20,7 @@ from gridtokenx_cloud.verify import ReadingRules
 from gridtokenx_wire.record import SlotRecord
 from tests.support import build_cloud as build
 from tests.support.build_cloud import GATEWAY, METER_ID, Cloud
+from tests.support.stores import sqlite_of
 
 KEY = (METER_ID, build.EPOCH)
 _epochs = count(1)
@@ -92,7 +93,7 @@ def test_a_row_the_store_never_takes_leaves_nothing_of_its_batch(own: Cloud) -> 
 
 
 def test_a_store_that_another_process_writes_to_is_busy_and_not_broken(own: Cloud) -> None:
-    other = sqlite3.connect(own.database.path, isolation_level=None)
+    other = sqlite3.connect(sqlite_of(own.database).path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     own.database.connection.execute("PRAGMA busy_timeout = 1")
 
@@ -191,7 +192,7 @@ def test_two_workers_with_the_same_lines_store_and_credit_them_once(own: Cloud) 
 def test_no_query_of_ingest_reads_a_whole_table(own: Cloud) -> None:
     plans: list[str] = []
     asked: list[str] = []
-    own.database.connection.set_trace_callback(asked.append)
+    sqlite_of(own.database).connection.set_trace_callback(asked.append)
     own.take(
         GATEWAY.sends(
             build.slot(96, 1_000),
@@ -201,7 +202,7 @@ def test_no_query_of_ingest_reads_a_whole_table(own: Cloud) -> None:
         GATEWAY.message(b"noise"),
     )
     own.take(GATEWAY.sends(build.slot(96, 1_000), build.slot(98, 1_100)))
-    own.database.connection.set_trace_callback(None)
+    sqlite_of(own.database).connection.set_trace_callback(None)
     for sql in asked:
         if sql.split()[0] in {"SELECT", "UPDATE", "DELETE"}:
             plans += [

@@ -22,6 +22,7 @@ from gridtokenx_wire.topics import Channel, topic
 from tests.support import build_cloud as build
 from tests.support.build_cloud import GATEWAY, METER_ID, Cloud
 from tests.support.mosquitto import find_mosquitto, free_port, shipped_mosquitto
+from tests.support.stores import sqlite_of
 
 pytestmark = [
     pytest.mark.integration,
@@ -198,7 +199,7 @@ def worker(cloud: Cloud, port: int, dies: str) -> Iterator[subprocess.Popen[byte
             sys.executable,
             "-m",
             "tests.support.ingest_worker",
-            f"sqlite:///{cloud.database.path}",
+            f"sqlite:///{sqlite_of(cloud.database).path}",
             f"mqtt://127.0.0.1:{port}",
             "cloud",
             USERS["cloud"],

@@ -14,9 +14,10 @@ from gridtokenx_cloud.__main__ import run
 from gridtokenx_cloud.adapters.keystore import write_keypair
 from gridtokenx_cloud.adapters.localnet import run_localnet
 from gridtokenx_cloud.adapters.store.database import open_database
+from gridtokenx_cloud.adapters.store.sqlite import SqliteDatabase
 from gridtokenx_cloud.adapters.system import SystemClock
 from gridtokenx_cloud.errors import ChainMismatchError, ConfigError
-from gridtokenx_cloud.mint_wiring import connected_minter, only_minter
+from gridtokenx_cloud.mint_wiring import connected_minter
 from gridtokenx_cloud.settings import load_settings
 from gridtokenx_wire import base58
 from gridtokenx_wire.encoding import encode_line
@@ -239,9 +240,13 @@ async def test_a_minter_refuses_another_chain_and_another_marker_secret(
 
 
 def test_a_second_minter_on_one_store_is_turned_away(tmp_path: Path) -> None:
-    path = tmp_path / "cloud.db"
+    first, second = (SqliteDatabase(tmp_path / "cloud.db") for _ in range(2))
 
-    with only_minter(path), pytest.raises(ConfigError, match="another minter"), only_minter(path):
+    with (
+        first.only_minter(),
+        pytest.raises(ConfigError, match="another minter"),
+        second.only_minter(),
+    ):
         pass
-    with only_minter(path):
+    with second.only_minter():
         pass

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gridtokenx_cloud.adapters.store.database import Database
+from gridtokenx_cloud.adapters.store.sqlite import SqliteConnection, SqliteDatabase
 from gridtokenx_cloud.mint_rules import MintRules
 from tests.support.mint_world import CONVERSION, World, minter
 
@@ -33,10 +33,10 @@ class Fuse:
 @contextmanager
 def fused_commits(fuse: Fuse, patch: pytest.MonkeyPatch) -> Iterator[None]:
     """Make every commit two steps: killed before it, killed right after it."""
-    original = Database.transaction
+    original = SqliteDatabase.transaction
 
     @contextmanager
-    def transaction(self: Database) -> Iterator[object]:
+    def transaction(self: SqliteDatabase) -> Iterator[SqliteConnection]:
         fuse.step()
         with original(self) as tx:
             yield tx
@@ -44,7 +44,7 @@ def fused_commits(fuse: Fuse, patch: pytest.MonkeyPatch) -> Iterator[None]:
         fuse.step()
 
     with patch.context() as inner:
-        inner.setattr(Database, "transaction", transaction)
+        inner.setattr(SqliteDatabase, "transaction", transaction)
         yield
 
 

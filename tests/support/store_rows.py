@@ -1,6 +1,7 @@
 """Rows as a running system would have left them, written straight into a store."""
 
 import hashlib
+import secrets
 from pathlib import Path
 
 from gridtokenx_cloud.adapters.store.access import SqliteAccess
@@ -87,12 +88,14 @@ class StoreRows:
         with self.database.transaction() as tx:
             tx.execute(
                 "INSERT INTO meter_samples (meter_id, epoch, seq, reading_timestamp_ms,"
-                " submitted_at_ms, active_power_w, line) VALUES (?, 'e0', ?, ?, ?, ?, x'')",
-                (meter_id, seq, at_ms, at_ms, power_w),
+                " submitted_at_ms, active_power_w, line) VALUES (?, 'e0', ?, ?, ?, ?, ?)",
+                (meter_id, seq, at_ms, at_ms, power_w, b""),
             )
             tx.execute(
-                "INSERT OR REPLACE INTO meter_live (meter_id, wall_ms, submitted_at_ms,"
-                " active_power_w) VALUES (?, ?, ?, ?)",
+                "INSERT INTO meter_live (meter_id, wall_ms, submitted_at_ms, active_power_w)"
+                " VALUES (?, ?, ?, ?) ON CONFLICT (meter_id) DO UPDATE SET"
+                " wall_ms = excluded.wall_ms, submitted_at_ms = excluded.submitted_at_ms,"
+                " active_power_w = excluded.active_power_w",
                 (meter_id, at_ms, at_ms, power_w),
             )
 
@@ -123,16 +126,17 @@ class StoreRows:
             through_wh = epoch["credited_through_wh"]
             credit_wh = 0 if through_wh is None else max(0, export_wh - through_wh)
             tx.execute(
-                "UPDATE meter_epochs SET baseline_wh = COALESCE(baseline_wh, ?1),"
-                " credited_through_wh = MAX(COALESCE(credited_through_wh, 0), ?1)"
-                " WHERE meter_id = ?2",
-                (export_wh, meter_id),
+                "UPDATE meter_epochs SET baseline_wh = COALESCE(baseline_wh, :export),"
+                " credited_through_wh = CASE WHEN credited_through_wh > :export"
+                " THEN credited_through_wh ELSE :export END WHERE meter_id = :meter",
+                {"export": export_wh, "meter": meter_id},
             )
             reading_id = tx.execute(
                 "INSERT INTO meter_readings (meter_id, epoch, seq, gateway_id, user_id,"
                 " reading_timestamp_ms, submitted_at_ms, interval_s, import_wh, export_wh, clock,"
                 " flags, boot_id, mono_ms, active_power_w, credit_wh, status, line)"
-                " VALUES (?, 'e0', ?, ?, ?, ?, ?, 900, ?, ?, 2, 0, '', 0, ?, ?, 'accepted', x'')",
+                " VALUES (?, 'e0', ?, ?, ?, ?, ?, 900, ?, ?, 2, 0, '', 0, ?, ?, 'accepted', ?)"
+                " RETURNING reading_id",
                 (
                     meter_id,
                     seq,
@@ -144,8 +148,9 @@ class StoreRows:
                     export_wh,
                     power_w,
                     credit_wh,
+                    b"",
                 ),
-            ).lastrowid
+            ).fetchone()["reading_id"]
             event = MeterReadingReceived(
                 kind="slot",
                 reading_id=reading_id,
@@ -161,8 +166,7 @@ class StoreRows:
                 active_power_w=power_w,
             )
             append_event(tx, (user_stream(owner["user_id"]), ADMIN_STREAM), event, at_ms)
-        assert reading_id is not None
-        return reading_id
+        return int(reading_id)
 
     def event(self, streams: tuple[str, ...], event: MarketEvent) -> None:
         """Commit one event by itself."""
@@ -180,15 +184,16 @@ class StoreRows:
             batch_id = tx.execute(
                 "INSERT INTO mint_batches (state, memo, merkle_root, leaf_count, marker, total_wh,"
                 " total_base_units, sealed_at_ms, oldest_credit_at_ms)"
-                " VALUES ('sealed', '', x'', 1, hex(randomblob(16)), ?, ?, ?, ?)",
+                " VALUES ('sealed', '', ?, 1, ?, ?, ?, ?, ?) RETURNING batch_id",
                 (
+                    b"",
+                    secrets.token_hex(16),
                     total_wh,
                     total_wh * BASE_UNITS_PER_WH,
                     self.clock.at_ms,
                     self.clock.at_ms,
                 ),
-            ).lastrowid
-            assert batch_id is not None
+            ).fetchone()["batch_id"]
             tx.execute(
                 "UPDATE meter_readings SET batch_id = ?"
                 " WHERE user_id = ? AND credit_wh > 0 AND batch_id IS NULL",
@@ -204,7 +209,7 @@ class StoreRows:
                     total_wh * BASE_UNITS_PER_WH,
                 ),
             )
-        return batch_id
+        return int(batch_id)
 
     def finish(self, batch_id: int, slot: int = 312_456_789) -> None:
         """Make a batch final, with the event of each owner."""

@@ -1,6 +1,5 @@
 """Commands about the store's file and the configuration: migrate, check-config, backup."""
 
-import sqlite3
 from pathlib import Path
 
 import click
@@ -17,16 +16,15 @@ from gridtokenx_cloud.settings import non_default_values
 def migrate(context: Context) -> None:
     """Create the store, or bring its schema up to this program's."""
     database = open_database(context.database_url)
-    # Readings tell when somebody is at home: nobody else on this machine may read them.
-    database.path.touch(mode=0o600)
     try:
+        database.create()
         steps = bring_up(database)
     finally:
         database.close()
     for step in steps:
         click.echo(f"applied {step}")
     if not steps:
-        click.echo(f"{database.path} is up to date")
+        click.echo(f"{database.name} is up to date")
 
 
 @click.command("check-config")
@@ -50,14 +48,9 @@ def backup(context: Context, target: Path) -> None:
     try:
         fresh.unlink(missing_ok=True)
         fresh.touch(mode=0o600)
-        copy = sqlite3.connect(fresh)
-        try:
-            # One step: the copy is of one moment, and writers go on in the WAL meanwhile.
-            database.connection.backup(copy)
-        finally:
-            copy.close()
+        database.backup(fresh)
         fresh.rename(target)
-    except (OSError, sqlite3.Error) as exc:
+    except OSError as exc:
         raise ConfigError((f"{target} cannot be written ({exc}); name another file",)) from exc
     click.echo(f"{target}")
 

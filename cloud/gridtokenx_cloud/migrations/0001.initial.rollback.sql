@@ -1,4 +1,5 @@
 DROP VIEW mint_queue;
+-- postgresql: DROP FUNCTION owner_percentile;
 DROP TABLE settings_overrides;
 DROP TABLE ws_tickets;
 DROP TABLE sessions;

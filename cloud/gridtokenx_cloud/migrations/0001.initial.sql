@@ -134,7 +134,7 @@ CREATE TABLE meter_readings (
     batch_id INTEGER REFERENCES mint_batches,
     minted INTEGER NOT NULL DEFAULT 0 CHECK (minted IN (0, 1)),
     mint_tx_signature TEXT,
-    CHECK (minted = (mint_tx_signature IS NOT NULL)),
+    CHECK ((minted = 1) = (mint_tx_signature IS NOT NULL)),
     CHECK (minted = 0 OR batch_id IS NOT NULL),
     CHECK (credit_wh = 0 OR status IN ('accepted', 'late'))
 ) STRICT;
@@ -166,6 +166,15 @@ CREATE TABLE minting_retry_queue (
 CREATE INDEX minting_retry_queue_due ON minting_retry_queue (next_retry_at_ms)
     WHERE parked_at_ms IS NULL;
 CREATE INDEX minting_retry_queue_attempts ON minting_retry_queue (attempts);
+
+-- SQLite is given this function by the program.
+-- postgresql: CREATE FUNCTION owner_percentile(user_id text) RETURNS bigint IMMUTABLE STRICT
+-- postgresql:     LANGUAGE sql RETURN
+-- postgresql:     -- The first eight bytes of the hash, modulo 100: 2^32 modulo 100 is 96.
+-- postgresql:     ((('x' || encode(substr(sha256(convert_to(user_id, 'UTF8')), 1, 4), 'hex'))
+-- postgresql:         ::bit(32)::bigint % 100) * 96
+-- postgresql:     + ('x' || encode(substr(sha256(convert_to(user_id, 'UTF8')), 5, 4), 'hex'))
+-- postgresql:         ::bit(32)::bigint % 100) % 100;
 
 -- Credits in no batch; attempts and times are NULL for those never refused.
 CREATE VIEW mint_queue AS

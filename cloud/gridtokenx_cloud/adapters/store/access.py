@@ -3,11 +3,10 @@
 import hashlib
 import json
 import secrets
-import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gridtokenx_cloud.adapters.store.database import Database
+from gridtokenx_cloud.adapters.store.database import Connection, Database
 from gridtokenx_cloud.adapters.store.outbox import append_audit
 from gridtokenx_cloud.adapters.store.reading import reading
 from gridtokenx_cloud.errors import NotFoundError, ValidationError
@@ -224,7 +223,7 @@ def _check_token(label: str, role: str, user_id: str | None) -> None:
         )
 
 
-def _check_against_store(tx: sqlite3.Connection, label: str, user_id: str | None) -> None:
+def _check_against_store(tx: Connection, label: str, user_id: str | None) -> None:
     if tx.execute("SELECT 1 FROM api_tokens WHERE label = ?", (label,)).fetchone():
         raise ValidationError("LabelTaken", f"label {label!r} is in use; choose another")
     if user_id is not None:

@@ -1,9 +1,8 @@
 """Held readings in SQLite: an operator confirms an epoch, releases or rejects."""
 
-import sqlite3
 from collections.abc import Iterable
 
-from gridtokenx_cloud.adapters.store.database import Database
+from gridtokenx_cloud.adapters.store.database import Connection, Database, Row
 from gridtokenx_cloud.adapters.store.ingest import METER_SQL, load_epoch
 from gridtokenx_cloud.adapters.store.ingest_rows import save_epoch
 from gridtokenx_cloud.adapters.store.outbox import append_audit, append_event
@@ -110,7 +109,7 @@ class SqliteHeldReadings:
             )
         return len(rows)
 
-    def _settle(self, tx: sqlite3.Connection, held: "_Held", verdict: Verdict) -> None:
+    def _settle(self, tx: Connection, held: "_Held", verdict: Verdict) -> None:
         code = verdict.fault.code if verdict.fault else None
         tx.execute(
             "UPDATE meter_readings SET status = ?, credit_wh = ?, reason = ? WHERE reading_id = ?",
@@ -122,14 +121,12 @@ class SqliteHeldReadings:
             save_epoch(tx, key, held.book, self._clock.now_ms())
         self._tell(tx, held, *held.events(verdict))
 
-    def _tell(self, tx: sqlite3.Connection, held: "_Held", *events: MarketEvent) -> None:
+    def _tell(self, tx: Connection, held: "_Held", *events: MarketEvent) -> None:
         streams: Iterable[str] = (user_stream(held.meter.user_id), ADMIN_STREAM)
         for event in events:
             append_event(tx, streams, event, self._clock.now_ms())
 
-    def _audit(
-        self, tx: sqlite3.Connection, action: str, held: "_Held", detail: dict[str, object]
-    ) -> None:
+    def _audit(self, tx: Connection, action: str, held: "_Held", detail: dict[str, object]) -> None:
         append_audit(
             tx,
             at_ms=self._clock.now_ms(),
@@ -143,7 +140,7 @@ class SqliteHeldReadings:
 class _Held:
     """A held reading with its meter and its epoch as they are now."""
 
-    def __init__(self, tx: sqlite3.Connection, row: sqlite3.Row) -> None:
+    def __init__(self, tx: Connection, row: Row) -> None:
         record = parse_line(row["line"])
         if not isinstance(record, SlotRecord):
             raise NotFoundError(f"Reading {row['reading_id']} is no slot reading.")
@@ -193,10 +190,8 @@ class _Held:
         return told
 
 
-def _find(tx: sqlite3.Connection, reading_id: int) -> sqlite3.Row:
-    row: sqlite3.Row | None = tx.execute(
-        f"{_HELD_SQL} AND r.reading_id = ?", (reading_id,)
-    ).fetchone()
+def _find(tx: Connection, reading_id: int) -> Row:
+    row: Row | None = tx.execute(f"{_HELD_SQL} AND r.reading_id = ?", (reading_id,)).fetchone()
     if row is None:
         raise NotFoundError(
             f"Reading {reading_id} is not held; `gtx-cloud held list` shows what is."

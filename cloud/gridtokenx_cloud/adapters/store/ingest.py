@@ -1,14 +1,12 @@
 """`IngestStore` over SQLite: load what a batch touches, save all it changes."""
 
-import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gridtokenx_cloud.adapters.store.database import Database
+from gridtokenx_cloud.adapters.store.database import Connection, Database, Row
 from gridtokenx_cloud.adapters.store.ingest_rows import save_changes
-from gridtokenx_cloud.errors import StoreBusyError, StoreRefusedError
 from gridtokenx_cloud.ledger import Mark, Span, covers
 from gridtokenx_cloud.ports.ingest import (
     Books,
@@ -51,19 +49,14 @@ class SqliteIngestStore:
     @contextmanager
     def transaction(self) -> Iterator[IngestUnit]:
         """See `IngestStore.transaction`."""
-        try:
-            with self._database.transaction() as tx:
-                yield SqliteIngestUnit(tx)
-        except sqlite3.OperationalError as exc:
-            raise StoreBusyError(f"{self._database.path}: {exc}") from exc
-        except (sqlite3.Error, OverflowError, UnicodeEncodeError) as exc:
-            raise StoreRefusedError(f"{self._database.path}: {exc}") from exc
+        with self._database.transaction() as tx:
+            yield SqliteIngestUnit(tx)
 
 
 class SqliteIngestUnit:
     """`IngestUnit` inside one write transaction."""
 
-    def __init__(self, tx: sqlite3.Connection) -> None:
+    def __init__(self, tx: Connection) -> None:
         self._tx = tx
 
     def load(self, gateway_ids: Iterable[str], wanted: Iterable[Identity]) -> Books:
@@ -92,8 +85,8 @@ class SqliteIngestUnit:
         row = self._row("SELECT coalesce(max(reading_id), 0) + 1 AS free FROM meter_readings", ())
         return 1 if row is None else int(row["free"])
 
-    def _row(self, sql: str, values: tuple[Any, ...]) -> sqlite3.Row | None:
-        row: sqlite3.Row | None = self._tx.execute(sql, values).fetchone()
+    def _row(self, sql: str, values: tuple[Any, ...]) -> Row | None:
+        row: Row | None = self._tx.execute(sql, values).fetchone()
         return row
 
     def _load_registry(
@@ -138,7 +131,7 @@ class SqliteIngestUnit:
         save_changes(self._tx, changes)
 
 
-def load_ranges(tx: sqlite3.Connection, key: StreamKey, seqs: set[int]) -> Ranges:
+def load_ranges(tx: Connection, key: StreamKey, seqs: set[int]) -> Ranges:
     """Return the stored ranges that hold or touch one of *seqs*, ascending."""
     found: set[tuple[int, int]] = set()
     for low, high in _runs(sorted(seqs)):
@@ -164,7 +157,7 @@ def _runs(seqs: list[int]) -> Iterator[tuple[int, int]]:
     yield low, high
 
 
-def load_epoch(tx: sqlite3.Connection, key: StreamKey) -> EpochBook | None:
+def load_epoch(tx: Connection, key: StreamKey) -> EpochBook | None:
     """Return what is known of one epoch of a meter."""
     row = tx.execute(_EPOCH_SQL, key).fetchone()
     if row is None:
@@ -180,7 +173,7 @@ def load_epoch(tx: sqlite3.Connection, key: StreamKey) -> EpochBook | None:
     return EpochBook(row["status"], span)
 
 
-def _mark(row: sqlite3.Row, which: str) -> Mark:
+def _mark(row: Row, which: str) -> Mark:
     return Mark(
         reading_id=row[f"{which}_reading_id"],
         seq=row[f"{which}_seq"],

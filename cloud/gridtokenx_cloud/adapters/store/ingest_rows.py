@@ -1,8 +1,8 @@
 """Write the changes of one batch, inside the caller's transaction."""
 
-import sqlite3
 from typing import Any
 
+from gridtokenx_cloud.adapters.store.database import Connection
 from gridtokenx_cloud.adapters.store.outbox import append_events
 from gridtokenx_cloud.ports.ingest import (
     Changes,
@@ -65,7 +65,7 @@ WHERE gateway_id = ? AND boot_id = ? AND reading_timestamp_ms IS NULL
 """
 
 
-def save_changes(tx: sqlite3.Connection, changes: Changes) -> None:
+def save_changes(tx: Connection, changes: Changes) -> None:
     """Write every change and its events."""
     at_ms = changes.at_ms
     for key, (before, after) in sorted(changes.ranges.items()):
@@ -83,7 +83,7 @@ def save_changes(tx: sqlite3.Connection, changes: Changes) -> None:
     append_events(tx, [*changes.events, *told], at_ms)
 
 
-def _is_news(tx: sqlite3.Connection, new: NewRejection, at_ms: int) -> bool:
+def _is_news(tx: Connection, new: NewRejection, at_ms: int) -> bool:
     """Keep a refused line; return whether these bytes came for the first time."""
     code, reason = new.fault.code, new.fault.reason
     values = (new.gateway_id, new.line_hash, new.line, code, reason, at_ms, at_ms)
@@ -91,7 +91,7 @@ def _is_news(tx: sqlite3.Connection, new: NewRejection, at_ms: int) -> bool:
     return bool(times == 1)
 
 
-def save_epoch(tx: sqlite3.Connection, key: StreamKey, book: EpochBook, at_ms: int) -> None:
+def save_epoch(tx: Connection, key: StreamKey, book: EpochBook, at_ms: int) -> None:
     """Write one epoch of a meter."""
     span = book.span
     values: tuple[int | None, ...] = (None,) * 5
@@ -106,7 +106,7 @@ def save_epoch(tx: sqlite3.Connection, key: StreamKey, book: EpochBook, at_ms: i
     tx.execute(_SAVE_EPOCH_SQL, (*key, book.status, *values, at_ms))
 
 
-def _save_ranges(tx: sqlite3.Connection, key: StreamKey, before: Ranges, after: Ranges) -> None:
+def _save_ranges(tx: Connection, key: StreamKey, before: Ranges, after: Ranges) -> None:
     gone = sorted(set(before) - set(after))
     tx.executemany(
         "DELETE FROM seq_ranges WHERE stream = ? AND epoch = ? AND first_seq = ?",
@@ -144,7 +144,7 @@ def _reading(new: NewReading, at_ms: int) -> tuple[Any, ...]:
     )
 
 
-def _save_samples_and_records(tx: sqlite3.Connection, changes: Changes) -> None:
+def _save_samples_and_records(tx: Connection, changes: Changes) -> None:
     at_ms = changes.at_ms
     tx.executemany(
         "INSERT INTO meter_samples (meter_id, epoch, seq, reading_timestamp_ms, submitted_at_ms,"

@@ -1,15 +1,15 @@
 """Numbered plain SQL, all pending steps and the new number in one transaction.
 
-The number of the newest step is the file's `user_version`, which SQLite changes with the tables
-or not at all: killed anywhere, a store has the old schema or the new one.
+The number of the newest step is changed with the tables or not at all: killed anywhere, a store
+has the old schema or the new one. The files are in SQLite's dialect; the database translates.
 """
 
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from gridtokenx_cloud.adapters.store.database import Database
-from gridtokenx_cloud.errors import SchemaError
+from gridtokenx_cloud.adapters.store.database import Connection, Database
+from gridtokenx_cloud.errors import SchemaError, StoreBusyError, StoreRefusedError
 
 _FOLDER = Path(__file__).parents[2] / "migrations"
 
@@ -20,30 +20,24 @@ def migrate(database: Database) -> list[str]:
     Raises:
         SchemaError: A newer program has worked on this store, or a step does not fit it.
     """
-    try:
-        with database.transaction() as tx:
-            version = _version(tx)
-            steps = [step for step in _steps() if _number(step) > version]
-            for step in steps:
-                _run(tx, step)
-                tx.execute(f"PRAGMA user_version = {_number(step)}")
-            _refuse_newer(database, version)
-    except sqlite3.Error as exc:
-        raise SchemaError(
-            f"{database.path} does not take this schema ({exc}); restore a backup, or name another"
-            " file"
-        ) from exc
+    with database.transaction() as tx:
+        version = _locked_version(database, tx)
+        steps = [step for step in _steps() if _number(step) > version]
+        for step in steps:
+            _run(database, tx, step)
+            database.set_schema_version(tx, _number(step))
+        _refuse_newer(database, version)
     return [step.stem for step in steps]
 
 
 def rollback(database: Database) -> list[str]:
     """Take every step back, the newest first; for tests and for a failed upgrade."""
     with database.transaction() as tx:
-        version = _version(tx)
+        version = _locked_version(database, tx)
         steps = [step for step in reversed(_steps()) if _number(step) <= version]
         for step in steps:
-            _run(tx, step.with_suffix(".rollback.sql"))
-        tx.execute("PRAGMA user_version = 0")
+            _run(database, tx, step.with_suffix(".rollback.sql"))
+        database.set_schema_version(tx, 0)
     return [step.stem for step in steps]
 
 
@@ -53,14 +47,14 @@ def check_schema(database: Database) -> None:
     Raises:
         SchemaError: Steps are missing, or a newer program has worked on it; names the way out.
     """
-    if not database.path.exists():
+    if not database.exists():
         # Looking into it would make it, readable for others.
-        raise SchemaError(f"{database.path} does not exist: run `gtx-cloud migrate` first")
-    version = _version(database.connection)
+        raise SchemaError(f"{database.name} does not exist: run `gtx-cloud migrate` first")
+    version = database.schema_version(database.connection)
     pending = [step.stem for step in _steps() if _number(step) > version]
     if pending:
         raise SchemaError(
-            f"{database.path} lacks {', '.join(pending)}: run `gtx-cloud migrate` first"
+            f"{database.name} lacks {', '.join(pending)}: run `gtx-cloud migrate` first"
         )
     _refuse_newer(database, version)
 
@@ -69,7 +63,7 @@ def _refuse_newer(database: Database, version: int) -> None:
     newest = _number(_steps()[-1])
     if version > newest:
         raise SchemaError(
-            f"{database.path} has schema {version}, this program knows {newest}: run the newer"
+            f"{database.name} has schema {version}, this program knows {newest}: run the newer"
             " program, or restore a backup"
         )
 
@@ -82,14 +76,22 @@ def _number(step: Path) -> int:
     return int(step.name.partition(".")[0])
 
 
-def _version(connection: sqlite3.Connection) -> int:
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    return version
+def _locked_version(database: Database, tx: Connection) -> int:
+    """Wait for whoever else is at it, so that each step is taken once."""
+    if tx.dialect.migration_lock:
+        tx.execute(tx.dialect.migration_lock)
+    return database.schema_version(tx)
 
 
-def _run(tx: sqlite3.Connection, script: Path) -> None:
-    for statement in _statements(script.read_text(encoding="utf-8")):
-        tx.execute(statement)
+def _run(database: Database, tx: Connection, script: Path) -> None:
+    try:
+        for statement in _statements(database.translated(script.read_text(encoding="utf-8"))):
+            tx.execute(statement)
+    except (StoreBusyError, StoreRefusedError) as exc:
+        raise SchemaError(
+            f"{database.name} does not take {script.stem} ({exc}); restore a backup, or name"
+            " another place"
+        ) from exc
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -1,9 +1,8 @@
 """Batches and attempts of the minting service: every move is one commit with its audit entry."""
 
 import json
-import sqlite3
 
-from gridtokenx_cloud.adapters.store.database import Database
+from gridtokenx_cloud.adapters.store.database import Connection, Database, Row
 from gridtokenx_cloud.adapters.store.mint_events import batch_completed, owners_minted
 from gridtokenx_cloud.adapters.store.mint_queue import SqliteMintQueue, read_leaves, refuse_rows
 from gridtokenx_cloud.adapters.store.outbox import append_audit, append_event
@@ -228,7 +227,7 @@ class SqliteMintStore(SqliteMintQueue):
             _audit(tx, now_ms, "batch_disputed", f"batch:{batch_id}", reason=reason)
 
 
-def _attempt(row: sqlite3.Row) -> Attempt:
+def _attempt(row: Row) -> Attempt:
     return Attempt(
         n=row["n"],
         signature=row["signature"],
@@ -238,7 +237,7 @@ def _attempt(row: sqlite3.Row) -> Attempt:
     )
 
 
-def _items(read: sqlite3.Connection, batch_id: int) -> tuple[MintItem, ...]:
+def _items(read: Connection, batch_id: int) -> tuple[MintItem, ...]:
     rows = read.execute(
         "SELECT wallet, user_id, token_account, credit_wh, amount_base_units FROM mint_items"
         " WHERE batch_id = ? AND held_reason IS NULL ORDER BY wallet",
@@ -248,7 +247,7 @@ def _items(read: sqlite3.Connection, batch_id: int) -> tuple[MintItem, ...]:
 
 
 def _move(
-    tx: sqlite3.Connection,
+    tx: Connection,
     batch_id: int,
     sources: tuple[str, ...],
     target: str,
@@ -286,7 +285,7 @@ def _move(
 
 
 def _close_attempt(
-    tx: sqlite3.Connection, batch_id: int, n: int, outcome: str, now_ms: int, *, error: str | None
+    tx: Connection, batch_id: int, n: int, outcome: str, now_ms: int, *, error: str | None
 ) -> None:
     tx.execute(
         "UPDATE mint_attempts SET outcome = ?, error = ?, ended_at_ms = ?"
@@ -295,7 +294,7 @@ def _close_attempt(
     )
 
 
-def _recompose(tx: sqlite3.Connection, batch_id: int, compose: Compose) -> None:
+def _recompose(tx: Connection, batch_id: int, compose: Compose) -> None:
     leaves = read_leaves(tx, batch_id)
     if not leaves:
         _move(tx, batch_id, _SEALED, "void")
@@ -313,5 +312,5 @@ def _recompose(tx: sqlite3.Connection, batch_id: int, compose: Compose) -> None:
     )
 
 
-def _audit(tx: sqlite3.Connection, at_ms: int, action: str, subject: str, **detail: object) -> None:
+def _audit(tx: Connection, at_ms: int, action: str, subject: str, **detail: object) -> None:
     append_audit(tx, at_ms=at_ms, actor=_ACTOR, action=action, subject=subject, detail=detail)

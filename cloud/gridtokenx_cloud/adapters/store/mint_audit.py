@@ -1,9 +1,8 @@
 """What the audit and the proofs read from the store."""
 
-import sqlite3
 from dataclasses import dataclass
 
-from gridtokenx_cloud.adapters.store.database import Database
+from gridtokenx_cloud.adapters.store.database import Connection, Database, Row
 from gridtokenx_cloud.audit import StoredBatch, StoreSnapshot
 from gridtokenx_cloud.errors import NotFoundError
 
@@ -27,16 +26,12 @@ class SqliteAuditStore:
 
     def snapshot(self) -> StoreSnapshot:
         """See `AuditStore.snapshot`."""
-        read = self._database.connection
-        read.execute("BEGIN")
-        try:
+        with self._database.snapshot() as read:
             batches = read.execute("SELECT * FROM mint_batches ORDER BY batch_id").fetchall()
             minted = read.execute(
                 "SELECT COALESCE(SUM(credit_wh), 0) AS wh FROM meter_readings WHERE minted = 1"
             ).fetchone()
             return StoreSnapshot(tuple(_batch(read, row) for row in batches), minted["wh"])
-        finally:
-            read.execute("COMMIT")
 
     def proof_source(self, reading_id: int) -> ProofSource:
         """Return what a proof of one reading is made of.
@@ -64,7 +59,7 @@ class SqliteAuditStore:
         return ProofSource(lines, index, row["batch_id"], row["memo"], row["signature"])
 
 
-def _batch(read: sqlite3.Connection, row: sqlite3.Row) -> StoredBatch:
+def _batch(read: Connection, row: Row) -> StoredBatch:
     batch_id = row["batch_id"]
     minted = read.execute(
         "SELECT COALESCE(SUM(credit_wh), 0) AS wh FROM meter_readings"

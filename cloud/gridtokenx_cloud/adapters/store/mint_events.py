@@ -1,8 +1,8 @@
 """What owners and operators hear when a batch is final."""
 
-import sqlite3
 from collections.abc import Iterator
 
+from gridtokenx_cloud.adapters.store.database import Connection
 from gridtokenx_cloud.events import (
     BatchMintingCompleted,
     MintedMeter,
@@ -14,7 +14,7 @@ from gridtokenx_cloud.tokenization import Conversion
 
 
 def owners_minted(
-    tx: sqlite3.Connection, batch_id: int, landing: Landing, conversion: Conversion, now_ms: int
+    tx: Connection, batch_id: int, landing: Landing, conversion: Conversion, now_ms: int
 ) -> Iterator[TokensMinted]:
     """Return each owner's part of the batch, with its meters."""
     items = tx.execute(
@@ -44,7 +44,7 @@ def owners_minted(
 
 
 def batch_completed(
-    tx: sqlite3.Connection, batch_id: int, landing: Landing, conversion: Conversion, now_ms: int
+    tx: Connection, batch_id: int, landing: Landing, conversion: Conversion, now_ms: int
 ) -> BatchMintingCompleted:
     """Return the operators' summary of a batch."""
     batch = tx.execute("SELECT * FROM mint_batches WHERE batch_id = ?", (batch_id,)).fetchone()

@@ -1,9 +1,8 @@
 """Credits on their way into a batch, and those a rule or the chain refused."""
 
-import sqlite3
 from collections.abc import Sequence
 
-from gridtokenx_cloud.adapters.store.database import Database
+from gridtokenx_cloud.adapters.store.database import Connection, Database
 from gridtokenx_cloud.adapters.store.outbox import append_audit, append_event
 from gridtokenx_cloud.batching import MintGroup, MintResult
 from gridtokenx_cloud.errors import NotFoundError
@@ -25,7 +24,6 @@ from gridtokenx_cloud.ports.mint import (
 from gridtokenx_cloud.tokenization import (
     RetryPolicy,
     is_parked,
-    owner_percentile,
     retry_delay_s,
 )
 
@@ -59,7 +57,6 @@ class SqliteMintQueue:
     def fetch_unminted(self, selection: Selection) -> list[UnmintedReading]:
         """See `MintQueue.fetch_unminted`."""
         read = self._database.connection
-        read.create_function("owner_percentile", 1, owner_percentile, deterministic=True)
         values = {
             "now_ms": selection.now_ms,
             "threshold_wh": selection.threshold_wh,
@@ -132,7 +129,7 @@ class SqliteMintQueue:
         return Backlog(row["free"] - row["waiting"], row["waiting"], live["n"])
 
 
-def read_leaves(tx: sqlite3.Connection, batch_id: int) -> list[Leaf]:
+def read_leaves(tx: Connection, batch_id: int) -> list[Leaf]:
     """Return a batch's readings in the order of the tree."""
     rows = tx.execute(
         "SELECT meter_id, epoch, seq, reading_timestamp_ms, line FROM meter_readings"
@@ -143,7 +140,7 @@ def read_leaves(tx: sqlite3.Connection, batch_id: int) -> list[Leaf]:
 
 
 def refuse_rows(
-    tx: sqlite3.Connection,
+    tx: Connection,
     readings: Sequence[int],
     refusal: Refusal,
     policy: RetryPolicy,
@@ -185,7 +182,7 @@ def refuse_rows(
 
 
 def _failure(
-    tx: sqlite3.Connection,
+    tx: Connection,
     reading_id: int,
     refusal: Refusal,
     batch_id: int | None,
@@ -207,7 +204,7 @@ def _failure(
     )
 
 
-def _open_batch(tx: sqlite3.Connection, group: MintGroup, now_ms: int) -> int:
+def _open_batch(tx: Connection, group: MintGroup, now_ms: int) -> int:
     row = tx.execute(
         "INSERT INTO mint_batches (state, memo, merkle_root, leaf_count, marker, total_wh,"
         " total_base_units, sealed_at_ms, oldest_credit_at_ms)"
@@ -222,7 +219,7 @@ def _open_batch(tx: sqlite3.Connection, group: MintGroup, now_ms: int) -> int:
     return int(row["batch_id"])
 
 
-def _claim(tx: sqlite3.Connection, batch_id: int, group: MintGroup) -> None:
+def _claim(tx: Connection, batch_id: int, group: MintGroup) -> None:
     """Tie the readings to the batch; refuse it when one has changed since it was fetched."""
     claimed = tx.executemany(
         "UPDATE meter_readings SET batch_id = ? WHERE reading_id = ? AND credit_wh = ?"
@@ -238,7 +235,7 @@ def _claim(tx: sqlite3.Connection, batch_id: int, group: MintGroup) -> None:
 
 
 def _write_content(
-    tx: sqlite3.Connection, batch_id: int, group: MintGroup, compose: Compose, now_ms: int
+    tx: Connection, batch_id: int, group: MintGroup, compose: Compose, now_ms: int
 ) -> None:
     leaves = read_leaves(tx, batch_id)
     composed = compose(batch_id, leaves)
@@ -265,7 +262,7 @@ def _write_content(
 
 
 def _write_items(
-    tx: sqlite3.Connection, batch_id: int, group: MintGroup, token_accounts: dict[str, str]
+    tx: Connection, batch_id: int, group: MintGroup, token_accounts: dict[str, str]
 ) -> None:
     for wallet in group.wallets:
         mine = [item for item in group.items if item.wallet_address == wallet]

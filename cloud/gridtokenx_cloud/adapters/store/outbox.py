@@ -3,21 +3,19 @@
 import hashlib
 import json
 import secrets
-import sqlite3
 from collections.abc import Iterable, Mapping
 
+from gridtokenx_cloud.adapters.store.database import Connection
 from gridtokenx_cloud.events import MarketEvent, with_id, without_id
 
 
-def append_event(
-    tx: sqlite3.Connection, streams: Iterable[str], event: MarketEvent, at_ms: int
-) -> None:
+def append_event(tx: Connection, streams: Iterable[str], event: MarketEvent, at_ms: int) -> None:
     """Write *event* to each stream at its next gapless offset."""
     append_events(tx, [(streams, event)], at_ms)
 
 
 def append_events(
-    tx: sqlite3.Connection, told: Iterable[tuple[Iterable[str], MarketEvent]], at_ms: int
+    tx: Connection, told: Iterable[tuple[Iterable[str], MarketEvent]], at_ms: int
 ) -> None:
     """Write events in order, each to its streams at their next gapless offsets."""
     of_stream: dict[str, list[tuple[MarketEvent, str]]] = {}
@@ -51,7 +49,7 @@ def append_events(
 
 
 def append_audit(
-    tx: sqlite3.Connection,
+    tx: Connection,
     *,
     at_ms: int,
     actor: str,

@@ -4,12 +4,12 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gridtokenx_cloud.adapters.store.database import Database
+from gridtokenx_cloud.adapters.store.database import Connection, Database
 from gridtokenx_cloud.errors import StoreBusyError
 
 
 @contextmanager
-def reading(database: Database) -> Iterator[sqlite3.Connection]:
+def reading(database: Database) -> Iterator[Connection]:
     """Give this thread's connection, for reading.
 
     Raises:
@@ -18,4 +18,4 @@ def reading(database: Database) -> Iterator[sqlite3.Connection]:
     try:
         yield database.connection
     except sqlite3.OperationalError as exc:
-        raise StoreBusyError(f"{database.path} cannot be read now: {exc}") from exc
+        raise StoreBusyError(f"{database.name} cannot be read now: {exc}") from exc

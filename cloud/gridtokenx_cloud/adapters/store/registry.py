@@ -1,13 +1,12 @@
 """The registry in SQLite: users, gateways, meters; every change with its audit entry."""
 
-import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from gridtokenx_cloud.adapters.store.database import Database
+from gridtokenx_cloud.adapters.store.database import Connection, Database
 from gridtokenx_cloud.adapters.store.outbox import append_audit
 from gridtokenx_cloud.adapters.verifier import is_on_curve, is_signing_key
-from gridtokenx_cloud.errors import NotFoundError, ValidationError
+from gridtokenx_cloud.errors import NotFoundError, StoreRefusedError, ValidationError
 from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.registry import check_gateway, check_meter, check_user
 from gridtokenx_cloud.verify import EpochPolicy
@@ -113,7 +112,7 @@ class SqliteRegistry:
     @contextmanager
     def _entry(
         self, action: str, subject: str, detail: Mapping[str, object]
-    ) -> Iterator[tuple[sqlite3.Connection, int]]:
+    ) -> Iterator[tuple[Connection, int]]:
         at_ms = self._clock.now_ms()
         try:
             with self._database.transaction() as tx:
@@ -126,14 +125,14 @@ class SqliteRegistry:
                     subject=subject,
                     detail=detail,
                 )
-        except sqlite3.IntegrityError as exc:
+        except StoreRefusedError as exc:
             raise ValidationError(
                 "AlreadyEnrolled",
                 f"{subject} cannot be enrolled: its id, or the wallet it names, is taken already.",
             ) from exc
 
 
-def _must_exist(tx: sqlite3.Connection, table: str, column: str, value: str) -> None:
+def _must_exist(tx: Connection, table: str, column: str, value: str) -> None:
     # Table and column are literals of this module.
     if tx.execute(f"SELECT 1 FROM {table} WHERE {column} = ?", (value,)).fetchone() is None:  # noqa: S608
         raise NotFoundError(f"{table[:-1].capitalize()} {value} is not enrolled; add it first.")

@@ -3,12 +3,11 @@
 import base64
 import binascii
 import json
-import sqlite3
 from collections import defaultdict
 from typing import Any
 
 from gridtokenx_cloud.adapters.store import view_queries as sql
-from gridtokenx_cloud.adapters.store.database import Database
+from gridtokenx_cloud.adapters.store.database import Connection, Database, Row
 from gridtokenx_cloud.adapters.store.reading import reading
 from gridtokenx_cloud.errors import ValidationError
 from gridtokenx_cloud.events import rfc3339
@@ -123,7 +122,7 @@ class SqliteViews:
         ]
 
 
-def _owns(connection: sqlite3.Connection, meter_id: str, user_id: str | None) -> bool:
+def _owns(connection: Connection, meter_id: str, user_id: str | None) -> bool:
     found = connection.execute(sql.OWNS, {"meter": meter_id, "user": user_id}).fetchone()
     return found is not None
 
@@ -132,7 +131,7 @@ def _time(unix_ms: int | None) -> str | None:
     return None if unix_ms is None else rfc3339(unix_ms)
 
 
-def _meter(row: sqlite3.Row, today: sqlite3.Row | None, waiting_wh: int) -> MeterView:
+def _meter(row: Row, today: Row | None, waiting_wh: int) -> MeterView:
     power_w, power_at_ms = row["live_power_w"], row["live_at_ms"]
     if row["active_power_w"] is not None and row["submitted_at_ms"] > (power_at_ms or 0):
         power_w, power_at_ms = row["active_power_w"], row["submitted_at_ms"]
@@ -162,7 +161,7 @@ def _meter(row: sqlite3.Row, today: sqlite3.Row | None, waiting_wh: int) -> Mete
     )
 
 
-def _reading(row: sqlite3.Row) -> ReadingView:
+def _reading(row: Row) -> ReadingView:
     values: dict[str, Any] = dict(row)
     values["reading_timestamp"] = _time(values.pop("reading_timestamp_ms"))
     values["submitted_at"] = rfc3339(values.pop("submitted_at_ms"))
@@ -171,7 +170,7 @@ def _reading(row: sqlite3.Row) -> ReadingView:
     return ReadingView(**values)
 
 
-def _mint(row: sqlite3.Row, shares: tuple[MeterShare, ...]) -> MintView:
+def _mint(row: Row, shares: tuple[MeterShare, ...]) -> MintView:
     return MintView(
         batch_id=row["batch_id"],
         state=row["state"],

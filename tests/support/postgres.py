@@ -1,0 +1,131 @@
+"""A real PostgreSQL server of our own: made by initdb, on a free port, gone at the end."""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+
+import psycopg
+
+from tests.support.mosquitto import free_port, wait_for_port
+
+NOT_INSTALLED = "PostgreSQL's server programs are not installed; run `make test`, or apt-get"
+_numbers = count(1)
+
+
+def find_postgres() -> Path | None:
+    """Return the folder of initdb and postgres, the newest version's."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=_version)
+    if folders:
+        return folders[-1].parent
+    found = shutil.which("initdb")
+    return None if found is None else Path(found).resolve().parent
+
+
+def _version(initdb: Path) -> int:
+    name = initdb.parent.parent.name
+    return int(name) if name.isdecimal() else 0
+
+
+class Server:
+    """A cluster that can be killed and started again; its port stays."""
+
+    def __init__(self, folder: Path, bin_folder: Path, port: int) -> None:
+        self.port = port
+        self._folder = folder
+        self._bin = bin_folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def initialise(self) -> None:
+        command = [str(self._bin / "initdb"), "-D", str(self._folder / "data")]
+        options = ["-U", "gtx", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]
+        subprocess.run(
+            [*command, *options], check=True, stdout=subprocess.DEVNULL, user=_owner(), cwd="/"
+        )
+
+    def start(self) -> None:
+        # What is tested is kill -9, not a power cut: the operating system keeps what was written.
+        settings = {"fsync": "off", "max_connections": "60", "unix_socket_directories": ""}
+        options = [part for item in settings.items() for part in ("-c", "=".join(item))]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    str(self._bin / "postgres"),
+                    *("-D", str(self._folder / "data"), "-h", "127.0.0.1", "-p", str(self.port)),
+                    *options,
+                ],
+                stderr=log,
+                stdout=log,
+                user=_owner(),
+                cwd="/",
+            )
+        wait_for_port(self.port, self._process)
+        self._wait_until_ready()
+
+    def _wait_until_ready(self) -> None:
+        """After a kill it recovers first; `connect` alone would meet `starting up`."""
+        for _ in range(200):
+            with suppress(psycopg.OperationalError):
+                psycopg.connect(self.url("postgres")).close()
+                return
+            subprocess.run(["sleep", "0.1"], check=True)
+        raise AssertionError((self._folder / "log").read_text())
+
+    def kill(self) -> None:
+        """Kill -9 the server; its children end as they notice, and the port is free again."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        # A new server refuses to start while a child of the dead one still works.
+        pattern = str(self._folder / "data")
+        for entry in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError, ProcessLookupError):
+                pid = int(entry.parent.name)
+                if str((entry.parent / "cwd").readlink()) == pattern:
+                    os.kill(pid, signal.SIGKILL)
+        (self._folder / "data" / "postmaster.pid").unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(20)
+
+    def url(self, database: str) -> str:
+        return f"postgresql://gtx@127.0.0.1:{self.port}/{database}"
+
+    def new_database(self, template: str = "template0") -> str:
+        """Return the URL of a new database."""
+        name = f"gtx_{next(_numbers)}"
+        with psycopg.connect(self.url("postgres"), autocommit=True) as admin:
+            admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
+        return self.url(name)
+
+
+def _owner() -> str | None:
+    """PostgreSQL refuses to run as root; the package has made a user for it."""
+    return "postgres" if os.geteuid() == 0 else None
+
+
+@contextmanager
+def running_postgres() -> Iterator[Server]:
+    """Run a server until the end."""
+    bin_folder = find_postgres()
+    assert bin_folder is not None, NOT_INSTALLED
+    with tempfile.TemporaryDirectory(prefix="gtx-postgres-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        if os.geteuid() == 0:
+            owner = pwd.getpwnam("postgres")
+            os.chown(folder, owner.pw_uid, owner.pw_gid)
+        server = Server(folder, bin_folder, free_port())
+        server.initialise()
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
