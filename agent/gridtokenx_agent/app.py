@@ -38,6 +38,7 @@ from gridtokenx_agent.settings import (
     load_settings,
     notify_socket,
 )
+from gridtokenx_agent.validation import Thresholds
 from gridtokenx_wire.base58 import decode_key
 from gridtokenx_wire.record import GATEWAY_STREAM
 
@@ -169,8 +170,9 @@ async def _run(
     if buffer.moved_aside is not None:
         _log.error("buffer was broken and moved aside", extra={"file": str(buffer.moved_aside)})
         await gateway.event("BufferReplaced", buffer.moved_aside.name, clock.now())
+    thresholds = settings.validation.thresholds()
     loops = [
-        _bus_loop(bus, open_bus(bus.url, clock), parts, states, clock, heart)
+        _bus_loop(bus, open_bus(bus.url, clock), parts, states, clock, heart, thresholds)
         for bus in settings.bus
     ]
     for warning in warnings_of(settings):
@@ -219,6 +221,7 @@ def _bus_loop(
     states: dict[str, MeterState],
     clock: Clock,
     heart: Heart,
+    thresholds: Thresholds,
 ) -> BusLoop:
     meters: list[Meter] = []
     for meter in bus.meter:
@@ -238,6 +241,7 @@ def _bus_loop(
                 sample_s=meter.sample_s,
                 at=clock.now(),
                 mints=may_mint(profile, accept_disputed=meter.accept_disputed),
+                thresholds=thresholds,
             )
         )
     return BusLoop(bus.url, link, tuple(meters), clock, heart.beat)

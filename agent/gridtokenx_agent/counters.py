@@ -7,7 +7,9 @@ from gridtokenx_agent.clock import DAY_MS, Instant, elapsed_ms
 from gridtokenx_wire.record import FIRST_PREV
 
 UNKNOWN_GAP_MS = 400 * DAY_MS
-"""Assumed where no clock knows how long the agent was away: garbage is still far beyond it."""
+"""The longest absence that is believed where no clock knows it: garbage is still far beyond it."""
+LIKELY_GAP_MS = DAY_MS
+"""Assumed first where no clock knows it: what needs a longer absence is asked three times."""
 _MS_PER_HOUR = 3_600_000
 
 
@@ -81,11 +83,16 @@ class Limits:
         rated_power_w: Largest power the meter can see.
         resolution_wh: Smallest step of the counters.
         modulus_wh: The counters start again at zero here, if the profile knows.
+        step_percent: Largest believed power, in percent of the rated one.
+        zero_patience_ms: So long a counter that fell to exactly zero counts as asleep. A counter
+            that was set to zero shows it by counting on, and until then there is nothing to lose.
     """
 
     rated_power_w: int | None = None
     resolution_wh: int = 1
     modulus_wh: int | None = None
+    step_percent: int = 120
+    zero_patience_ms: int = DAY_MS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,10 +111,12 @@ class Accepted:
     Attributes:
         counter: The new base.
         doubt: Why a first answer was thrown away, if one was.
+        turned: The counter passed its modulus.
     """
 
     counter: Counter
     doubt: Doubt | None = None
+    turned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +128,14 @@ class Doubted:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Nothing to record; the base stays where it is."""
+    """Nothing to record; the base stays where it is.
+
+    Attributes:
+        asleep: The counters that ran backwards stand at exactly zero.
+    """
 
     doubt: Doubt
+    asleep: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,22 +146,39 @@ class Restarted:
     doubt: Doubt
 
 
-def largest_step_wh(limits: Limits, elapsed: int | None) -> int | None:
-    """Return the most Wh a counter can gain in *elapsed* ms, None when nobody knows.
+def largest_step_wh(limits: Limits, gap_ms: int) -> int | None:
+    """Return the most Wh a counter can gain in *gap_ms*, None when nobody knows.
 
-    A fifth above the rated power, and two counter steps, since both ends are rounded.
+    A share above the rated power, and two counter steps, since both ends are rounded.
     """
     if limits.rated_power_w is None:
         return None
-    gap_ms = UNKNOWN_GAP_MS if elapsed is None else elapsed
-    return -(-limits.rated_power_w * gap_ms * 12 // (10 * _MS_PER_HOUR)) + 2 * limits.resolution_wh
+    power = limits.rated_power_w * limits.step_percent
+    return -(-power * gap_ms // (100 * _MS_PER_HOUR)) + 2 * limits.resolution_wh
 
 
-def judge(last: Counter | None, reading: RawReading, limits: Limits) -> Accepted | Doubted:
-    """Believe a reading that could have followed *last*; doubt any other."""
+def in_range(reading: RawReading, limits: Limits) -> bool:
+    """Return whether counters that start again at the declared modulus can show this."""
+    return (
+        limits.modulus_wh is None or max(reading.import_wh, reading.export_wh) < limits.modulus_wh
+    )
+
+
+def judge(
+    last: Counter | None, reading: RawReading, limits: Limits, unknown_gap_ms: int = LIKELY_GAP_MS
+) -> Accepted | Doubted:
+    """Believe a reading that could have followed *last*; doubt any other.
+
+    Args:
+        last: The last good reading of the epoch.
+        reading: What the meter says now.
+        limits: What is possible.
+        unknown_gap_ms: The time between the two where no clock knows it.
+    """
     if last is None:
         return Accepted(counter=_fresh(reading))
-    most_wh = largest_step_wh(limits, elapsed_ms(last.at, reading.at))
+    gap_ms = elapsed_ms(last.at, reading.at)
+    most_wh = largest_step_wh(limits, unknown_gap_ms if gap_ms is None else gap_ms)
     doubts = (
         _doubt(last.import_, reading.import_wh, most_wh),
         _doubt(last.export, reading.export_wh, most_wh),
@@ -165,12 +196,23 @@ def judge(last: Counter | None, reading: RawReading, limits: Limits) -> Accepted
 
 
 def settle(
-    last: Counter, doubt: Doubt, answers: tuple[RawReading, RawReading, RawReading], limits: Limits
+    last: Counter,
+    doubt: Doubt,
+    answers: tuple[RawReading, RawReading, RawReading],
+    limits: Limits,
+    asleep_ms: int = 0,
 ) -> Accepted | Rejected | Restarted:
     """Decide about a doubted answer and the two repeats of it.
 
     The doubt vanished: the last repeat counts. It stayed, three times the same story: the
-    counter turned over where that can be proven, or began anew. Anything else is noise.
+    counter went on where that can be proven, sleeps, or began anew. Anything else is noise.
+
+    Args:
+        last: The last good reading of the epoch.
+        doubt: What is wrong with the first answer.
+        answers: The doubted answer and two repeats.
+        limits: What is possible.
+        asleep_ms: How long the counters have stood at zero by now.
     """
     second, third = (judge(last, answer, limits) for answer in answers[1:])
     if isinstance(second, Accepted) and isinstance(third, Accepted):
@@ -178,10 +220,28 @@ def settle(
     doubted = isinstance(second, Doubted) and isinstance(third, Doubted)
     if not doubted or not _steady(answers, limits):
         return Rejected(doubt)
+    after_long = judge(last, answers[-1], limits, UNKNOWN_GAP_MS)
+    if isinstance(after_long, Accepted):
+        return after_long
     turned = _turned(last, answers[-1], limits)
     if turned is not None:
-        return Accepted(counter=turned)
+        return Accepted(counter=turned, turned=True)
+    if sleeps(last, answers[-1]) and asleep_ms < limits.zero_patience_ms:
+        return Rejected(doubt, asleep=True)
     return Restarted(counter=_fresh(answers[-1]), doubt=doubt)
+
+
+def sleeps(last: Counter, reading: RawReading) -> bool:
+    """Return whether all that is wrong is that counters show zero, as some do while they start."""
+    fallen = [
+        raw_wh
+        for register, raw_wh in (
+            (last.import_, reading.import_wh),
+            (last.export, reading.export_wh),
+        )
+        if raw_wh < register.raw_wh
+    ]
+    return bool(fallen) and not any(fallen)
 
 
 def _fresh(reading: RawReading) -> Counter:
@@ -210,9 +270,11 @@ def _turned(last: Counter, reading: RawReading, limits: Limits) -> Counter | Non
 
     Without a rated power or a known time a reset looks just the same, and would be credited.
     """
-    elapsed = elapsed_ms(last.at, reading.at)
-    most_wh = largest_step_wh(limits, elapsed)
-    if limits.modulus_wh is None or most_wh is None or elapsed is None:
+    gap_ms = elapsed_ms(last.at, reading.at)
+    if limits.modulus_wh is None or gap_ms is None:
+        return None
+    most_wh = largest_step_wh(limits, gap_ms)
+    if most_wh is None:
         return None
     import_ = _turn(last.import_, reading.import_wh, limits.modulus_wh, most_wh)
     export = _turn(last.export, reading.export_wh, limits.modulus_wh, most_wh)

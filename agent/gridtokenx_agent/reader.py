@@ -26,7 +26,15 @@ from gridtokenx_agent.profiles import (
     split_block,
 )
 from gridtokenx_agent.registers import decode, energy_wh, to_units
-from gridtokenx_agent.validation import check_live, is_stuck, phases_disagree
+from gridtokenx_agent.validation import (
+    USUAL,
+    Checked,
+    Finding,
+    Rule,
+    check_live,
+    is_stuck,
+    phases_disagree,
+)
 from gridtokenx_wire.encoding import MAX_COUNT
 from gridtokenx_wire.record import LiveValues, Quality
 
@@ -43,6 +51,8 @@ IDENTITY = "identity"
 SLOT_POINTS = (*ENERGY_POINTS, *LIVE_POINTS)
 _log = logging.getLogger(__name__)
 
+_NO_FAULT = Finding(Rule.NO_ENERGY, "")
+
 Words = Mapping[str, tuple[tuple[int, ...], PointSpec]]
 
 
@@ -52,13 +62,16 @@ class Reading:
 
     Attributes:
         energy: Both registers; None when the meter has no value for one of them.
-        fault: Why there is no energy although it was asked.
+        fault: Why there is no energy although it was asked; *rule* names the reason.
+        findings: What the rules said about the other values.
         identity: What the identity register says; None when it was not asked or says nothing.
         at: When the last byte of the energy came in; without energy, of the last block.
     """
 
     energy: RawReading | None
     fault: str
+    rule: Rule = Rule.NO_ENERGY
+    findings: tuple[Finding, ...] = ()
     live: LiveValues
     flags: Quality
     identity: str | None
@@ -89,6 +102,7 @@ class MeterReader:
         self._profile = profile
         self._found = False
         self._rated_power_w = rated_power_w
+        self.thresholds = USUAL
         self._blocks: dict[tuple[str, ...], tuple[Block, ...]] = {}
         self._unsupported_until: dict[str, int] = {}
 
@@ -209,51 +223,64 @@ class MeterReader:
                 del self._unsupported_until[name]
 
     def _reading(self, words: Words, at: Instant, *, asked_energy: bool) -> Reading:
-        if is_stuck([said for name, (said, _) in words.items() if name in SLOT_POINTS]):
-            return _nothing("every register says the same", at)
-        energy, fault = self._energy(words, at) if asked_energy else (None, "")
-        live, flags = self._live(words)
-        if fault:
+        said = [found for name, (found, _) in words.items() if name in SLOT_POINTS]
+        if is_stuck(said, self.thresholds.stuck_points):
+            return _stuck(at, asked_energy=asked_energy)
+        energy, fault = self._energy(words, at) if asked_energy else (None, _NO_FAULT)
+        checked = self._live(words)
+        flags = checked.flags
+        if fault.detail:
             flags |= Quality.VALUE_MISSING
         return Reading(
             energy=energy,
-            fault=fault,
-            live=live,
+            fault=fault.detail,
+            rule=fault.rule,
+            findings=tuple(checked.findings),
+            live=checked.live,
             flags=flags,
             identity=_identity(words),
             at=at,
         )
 
-    def _energy(self, words: Words, at: Instant) -> tuple[RawReading | None, str]:
+    def _energy(self, words: Words, at: Instant) -> tuple[RawReading | None, Finding]:
         values: list[int] = []
         for name in ENERGY_POINTS:
             if self._profile.spec(name) is None:
                 values.append(0)
                 continue
             if name not in words:
-                return None, f"{name} was not read"
+                return None, Finding(Rule.NO_ENERGY, f"{name} was not read")
             try:
                 value = energy_wh(*words[name])
             except ProfileError as exc:
-                return None, f"{name}: {exc}"
-            if value is None or value > MAX_COUNT:
-                return None, f"{name} has no value"
+                return None, Finding(Rule.NO_ENERGY, f"{name}: {exc}")
+            if value is None:
+                return None, Finding(Rule.NO_ENERGY, f"{name} has no value")
+            if value > MAX_COUNT:
+                return None, Finding(Rule.COUNTER_RANGE, f"{name} says {value} Wh")
             values.append(value)
-        return RawReading(import_wh=values[0], export_wh=values[1], at=at), ""
+        return RawReading(import_wh=values[0], export_wh=values[1], at=at), _NO_FAULT
 
-    def _live(self, words: Words) -> tuple[LiveValues, Quality]:
+    def _live(self, words: Words) -> Checked:
         units = {name: _units(*words[name]) for name in LIVE_POINTS if name in words}
         values = {field: units[name] for name, field in _LIVE.items() if name in units}
-        live, flags = check_live(values, self._rated_power_w)
-        if phases_disagree(live.active_power_w, [units.get(name) for name in _PHASES]):
-            flags |= Quality.POWER_MISMATCH
-        return live, flags
+        checked = check_live(values, self._rated_power_w, self.thresholds)
+        total_w = checked.live.active_power_w
+        phases_w = [units.get(name) for name in _PHASES]
+        if phases_disagree(total_w, phases_w, self.thresholds.phase_percent):
+            detail = f"phases {phases_w} W, total {total_w} W"
+            finding = Finding(Rule.PHASES, detail, refused=False)
+            checked.mark(finding, Quality.POWER_MISMATCH)
+        return checked
 
 
-def _nothing(fault: str, at: Instant) -> Reading:
+def _stuck(at: Instant, *, asked_energy: bool) -> Reading:
+    found = Finding(Rule.STUCK, "every register says the same")
     return Reading(
         energy=None,
-        fault=fault,
+        fault=found.detail,
+        rule=found.rule,
+        findings=() if asked_energy else (found,),
         live=LiveValues(),
         flags=Quality.VALUE_MISSING | Quality.OUT_OF_RANGE,
         identity=None,

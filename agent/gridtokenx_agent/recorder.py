@@ -23,7 +23,9 @@ from gridtokenx_wire.record import (
 )
 
 GROUP_ROWS = 20
-MOST_ROWS_IN_MEMORY = 10_000
+MOST_ROWS_IN_MEMORY = 2_000
+"""Of one meter while the disk takes none: twenty days of quarter hours, 2 MB."""
+TRY_AGAIN_MS = 5_000
 _log = logging.getLogger(__name__)
 
 
@@ -54,7 +56,7 @@ class Recorder:
     ) -> None:
         self._parts = parts
         self._pending: list[NewRow] = []
-        self._oldest_ms = 0
+        self._due_ms = 0
         self._refusals: Tally[str] = Tally()
         self._full = False
         self._fresh = state is None
@@ -67,6 +69,11 @@ class Recorder:
     def stalled(self) -> bool:
         """Whether rows wait in memory because the disk takes none."""
         return self._full
+
+    @property
+    def due_ms(self) -> int | None:
+        """Boot time by which `flush` must be called; None when nothing waits."""
+        return self._due_ms if self._pending else None
 
     async def open(self, at: Instant) -> None:
         """Begin the first epoch, or a new one where the profile is another than before."""
@@ -115,11 +122,10 @@ class Recorder:
         )
         await self.flush(counter.at)
 
-    async def sample(self, at: Instant, period_s: int, flags: Quality, live: LiveValues) -> None:
-        """Record values between slots; several may share a commit."""
+    async def sample(self, at: Instant, flags: Quality, live: LiveValues) -> None:
+        """Record values between slots; they wait for others to share a commit with."""
         self._append(SampleRecord(stamp=self._stamp(at), flags=flags, live=live))
-        waits_ms = at.mono_ms - self._oldest_ms + period_s * 1000
-        if len(self._pending) >= GROUP_ROWS or waits_ms > self._parts.group_ms:
+        if len(self._pending) >= GROUP_ROWS or self._parts.group_ms == 0:
             await self.flush(at)
 
     async def event(self, name: str, detail: str, at: Instant, unit: str | None = None) -> None:
@@ -161,10 +167,7 @@ class Recorder:
         try:
             await self._parts.buffer.commit(self.state, self._pending, self._refusals)
         except BufferFullError as exc:
-            self._keep_what_fits()
-            if not self._full:
-                self._full = True
-                _log.error("buffer full", extra=self._fields(at, reason=str(exc)))
+            self._wait_for_the_disk(at, str(exc))
             return
         if self._full:
             self._full = False
@@ -173,10 +176,22 @@ class Recorder:
         self._refusals = Tally()
         self._parts.committed()
 
-    def _keep_what_fits(self) -> None:
+    def _wait_for_the_disk(self, at: Instant, reason: str) -> None:
+        """Keep rows in memory: no samples, and of ever older slots ever fewer.
+
+        The counters in them are totals, so what is left out costs resolution, no energy.
+        """
+        if not self._full:
+            self._full = True
+            _log.error("buffer full", extra=self._fields(at, reason=reason))
+            self._event("BufferFull", reason, at)
+        self._due_ms = at.mono_ms + TRY_AGAIN_MS
         if len(self._pending) > GROUP_ROWS:
             self._pending = [row for row in self._pending if row.kind != "sample"]
-        del self._pending[:-MOST_ROWS_IN_MEMORY]
+        if len(self._pending) > MOST_ROWS_IN_MEMORY:
+            older, newer = _halves(self._pending)
+            older = [row for number, row in enumerate(older) if row.opens or number % 2]
+            self._pending = [*older, *newer]
 
     def _event(self, name: str, detail: str, at: Instant) -> None:
         text = "".join(sign if " " <= sign <= "~" else "?" for sign in detail[:200])
@@ -186,7 +201,7 @@ class Recorder:
         stamp = record.stamp
         line = encode_line(record, self._parts.signer.sign)
         if not self._pending:
-            self._oldest_ms = stamp.mono_ms
+            self._due_ms = stamp.mono_ms + self._parts.group_ms
         self._pending.append(
             NewRow(
                 epoch=stamp.epoch,
@@ -213,3 +228,8 @@ class Recorder:
 
     def _fields(self, at: Instant, **more: str) -> dict[str, object]:
         return {"meter_id": self.state.meter_id, "mono_ms": at.mono_ms, **more}
+
+
+def _halves(rows: list[NewRow]) -> tuple[list[NewRow], list[NewRow]]:
+    middle = len(rows) // 2
+    return rows[:middle], rows[middle:]

@@ -16,6 +16,7 @@ from pydantic_settings import (
 )
 
 from gridtokenx_agent.errors import ConfigError, ProfileError
+from gridtokenx_agent.validation import Thresholds
 from gridtokenx_wire.base58 import decode_key
 from gridtokenx_wire.encoding import METER_ID
 from gridtokenx_wire.errors import MalformedLineError
@@ -146,6 +147,53 @@ class BusSettings(BaseModel):
     meter: Annotated[tuple[MeterSettings, ...], Field(min_length=1)]
 
 
+class ValidationSettings(BaseModel):
+    """When a value is refused or marked; the names of the rules are in the documentation.
+
+    Attributes:
+        step_percent: Energy may grow by so much of the rated power times the time passed.
+        zero_patience_s: So long a counter that fell to exactly zero counts as asleep, not reset.
+        stuck_points: So many quantities with the same register words are one stuck answer.
+        power_percent: Power may reach so much of the rated power.
+        phase_percent: The sum of the phases may differ from the total power by so much.
+        energy_percent: Power over time may differ from the counted energy by so much.
+        energy_window_s: Over at least this time.
+        voltage_min_v: Lowest usual voltage between phase and neutral.
+        voltage_max_v: Highest; raise it for a meter behind voltage transformers.
+        event_every: Of the refusals of one rule in a row, the first and every so many-th is told.
+    """
+
+    model_config = _Strict
+
+    step_percent: Annotated[int, Field(ge=100, le=1000)] = 120
+    zero_patience_s: Annotated[int, Field(ge=0, le=7 * DAY_S)] = DAY_S
+    stuck_points: Annotated[int, Field(ge=3, le=20)] = 4
+    power_percent: Annotated[int, Field(ge=100, le=1000)] = 200
+    phase_percent: Annotated[int, Field(ge=1, le=100)] = 5
+    energy_percent: Annotated[int, Field(ge=1, le=100)] = 20
+    energy_window_s: Annotated[int, Field(ge=60, le=DAY_S)] = 900
+    voltage_min_v: Annotated[int, Field(ge=0, le=1_000_000)] = 80
+    voltage_max_v: Annotated[int, Field(ge=1, le=1_000_000)] = 300
+    frequency_min_hz: Annotated[int, Field(ge=40, le=70)] = 45
+    frequency_max_hz: Annotated[int, Field(ge=40, le=70)] = 65
+    event_every: Annotated[int, Field(ge=2, le=1_000_000)] = 100
+
+    def thresholds(self) -> Thresholds:
+        """Return them in the units of the rules."""
+        return Thresholds(
+            step_percent=self.step_percent,
+            zero_patience_ms=self.zero_patience_s * 1000,
+            stuck_points=self.stuck_points,
+            power_percent=self.power_percent,
+            phase_percent=self.phase_percent,
+            energy_percent=self.energy_percent,
+            energy_window_ms=self.energy_window_s * 1000,
+            voltage_mv=(self.voltage_min_v * 1000, self.voltage_max_v * 1000),
+            frequency_mhz=(self.frequency_min_hz * 1000, self.frequency_max_hz * 1000),
+            event_every=self.event_every,
+        )
+
+
 class LogSettings(BaseModel):
     """Attributes: *format* is text for people, json for machines."""
 
@@ -153,6 +201,37 @@ class LogSettings(BaseModel):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
+
+
+def _bind(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 1 <= int(port) <= 65_535:
+        raise ValueError("must be an address and a port, such as 127.0.0.1:9101")
+    return text
+
+
+class MetricsSettings(BaseModel):
+    """Attributes: *bind* is where Prometheus reads; None = nowhere."""
+
+    model_config = _Strict
+
+    bind: Annotated[str, AfterValidator(_bind)] | None = None
+
+
+class HomeAssistantSettings(BaseModel):
+    """Live values for a broker in the house; off without a URL.
+
+    Attributes:
+        prefix: Where Home Assistant looks for devices.
+    """
+
+    model_config = _Strict
+
+    url: Annotated[str, AfterValidator(_broker_url)] | None = None
+    username: str | None = None
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "homeassistant"
 
 
 class AgentSettings(BaseSettings):
@@ -167,7 +246,10 @@ class AgentSettings(BaseSettings):
     mqtt: MqttSettings
     buffer: BufferSettings
     bus: Annotated[tuple[BusSettings, ...], Field(min_length=1)]
+    validation: ValidationSettings = ValidationSettings()
     log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    home_assistant: HomeAssistantSettings = HomeAssistantSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -336,7 +418,10 @@ def _siblings(location: tuple[int | str, ...]) -> list[str]:
         ("buffer",): BufferSettings,
         ("bus",): BusSettings,
         ("bus", "meter"): MeterSettings,
+        ("validation",): ValidationSettings,
         ("log",): LogSettings,
+        ("metrics",): MetricsSettings,
+        ("home_assistant",): HomeAssistantSettings,
     }
     table = tuple(part for part in location[:-1] if isinstance(part, str))
     model = models.get(table)

@@ -1,10 +1,16 @@
-"""Checks on instantaneous values; they mark or leave out, they never hold a reading back."""
+"""Checks on what a meter says: each rule has a name, a threshold and a count.
+
+Energy is refused by the rules of `counters` and by `is_stuck`; everything else here leaves out
+or marks an instantaneous value, and never holds a reading back.
+"""
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 from gridtokenx_wire.record import LiveValues, Quality
 
-_BOUNDS = {
+_POSSIBLE = {
     "active_power_w": (-100_000_000, 100_000_000),
     "voltage_mv": (0, 1_000_000_000),
     "current_ma": (-100_000_000, 100_000_000),
@@ -12,55 +18,157 @@ _BOUNDS = {
     "power_factor_milli": (-1000, 1000),
 }
 """Beyond these no meter on a grid of 50 or 60 Hz can be telling the truth."""
-_RATED_MARGIN_PERCENT = 200
-_MISMATCH_PERCENT = 5
 _MISMATCH_FLOOR_W = 20
-_ENOUGH_TO_COMPARE = 4
+"""Where loads are this small, rounding alone differs by more than any percentage."""
+
+
+class Rule(StrEnum):
+    """Names in events, counters and status; those of `counters.Doubt` are rules as well."""
+
+    NO_ENERGY = "EnergyNotAvailable"
+    STUCK = "StuckResponse"
+    COUNTER_RANGE = "CounterOutOfRange"
+    IMPOSSIBLE = "ValueImpossible"
+    POWER = "PowerAboveRated"
+    VOLTAGE = "VoltageUnusual"
+    FREQUENCY = "FrequencyUnusual"
+    PHASES = "PhasesDisagree"
+    ENERGY = "PowerAndEnergyDisagree"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thresholds:
+    """When the rules speak.
+
+    Attributes:
+        step_percent, zero_patience_ms: See `counters.Limits`.
+        stuck_points: So many different quantities with the same words are one stuck answer.
+        power_percent: Largest power, in percent of the rated one; momentary, so above the
+            average that a counter may show.
+        phase_percent: The sum of the phases may differ from the total by so much.
+        energy_percent: Power over time may differ from the counted energy by so much.
+        energy_window_ms: Over at least this time.
+        voltage_mv: Least and largest usual voltage between phase and neutral.
+        frequency_mhz: Least and largest usual frequency.
+        event_every: Of refused values of one rule, the first and every so many-th is told.
+    """
+
+    step_percent: int = 120
+    zero_patience_ms: int = 86_400_000
+    stuck_points: int = 4
+    power_percent: int = 200
+    phase_percent: int = 5
+    energy_percent: int = 20
+    energy_window_ms: int = 900_000
+    voltage_mv: tuple[int, int] = (80_000, 300_000)
+    frequency_mhz: tuple[int, int] = (45_000, 65_000)
+    event_every: int = 100
+
+
+USUAL = Thresholds()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A rule that spoke; *refused* tells whether a value was left out."""
+
+    rule: Rule
+    detail: str
+    refused: bool = True
+
+
+@dataclass(slots=True)
+class Checked:
+    """Instantaneous values that passed, and what was wrong with the others."""
+
+    live: LiveValues = field(default_factory=LiveValues)
+    flags: Quality = Quality.NONE
+    findings: list[Finding] = field(default_factory=list)
+
+    def mark(self, finding: Finding, flag: Quality) -> None:
+        """Add what a rule found."""
+        self.findings.append(finding)
+        self.flags |= flag
 
 
 def check_live(
-    values: Mapping[str, int | None], rated_power_w: int | None
-) -> tuple[LiveValues, Quality]:
-    """Return the believable ones of *values* (by field of `LiveValues`) and what was wrong.
+    values: Mapping[str, int | None], rated_power_w: int | None, limits: Thresholds = USUAL
+) -> Checked:
+    """Return the possible ones of *values* (by field of `LiveValues`) and what was wrong.
 
     A value of None is one the meter marked as not available.
     """
-    flags = Quality.NONE
+    checked = Checked()
     kept: dict[str, int] = {}
     for name, value in values.items():
         if value is None:
-            flags |= Quality.VALUE_MISSING
-        elif _within(name, value, rated_power_w):
-            kept[name] = value
+            checked.flags |= Quality.VALUE_MISSING
+        elif (finding := _refusal(name, value, rated_power_w, limits)) is not None:
+            checked.mark(finding, Quality.OUT_OF_RANGE)
         else:
-            flags |= Quality.OUT_OF_RANGE
-    return LiveValues(**kept), flags
+            kept[name] = value
+    checked.live = LiveValues(**kept)
+    for rule, name, usual in (
+        (Rule.VOLTAGE, "voltage_mv", limits.voltage_mv),
+        (Rule.FREQUENCY, "frequency_mhz", limits.frequency_mhz),
+    ):
+        if name in kept and not usual[0] <= kept[name] <= usual[1]:
+            detail = f"{name} {kept[name]} is outside {usual[0]} to {usual[1]}"
+            checked.mark(Finding(rule, detail, refused=False), Quality.UNUSUAL)
+    return checked
 
 
-def phases_disagree(total_w: int | None, phases_w: Iterable[int | None]) -> bool:
-    """Return whether three phase powers and their total differ by more than 5 %."""
+def phases_disagree(
+    total_w: int | None, phases_w: Iterable[int | None], percent: int = USUAL.phase_percent
+) -> bool:
+    """Return whether three phase powers and their total differ by more than *percent*."""
     phases = tuple(phases_w)
     known = [power for power in phases if power is not None]
     if total_w is None or len(phases) != 3 or len(known) != 3:
         return False
-    allowed_w = max(abs(total_w) * _MISMATCH_PERCENT // 100, _MISMATCH_FLOOR_W)
+    allowed_w = max(abs(total_w) * percent // 100, _MISMATCH_FLOOR_W)
     return abs(sum(known) - total_w) > allowed_w
 
 
-def is_stuck(answers: Collection[tuple[int, ...]]) -> bool:
+def is_stuck(answers: Collection[tuple[int, ...]], enough: int = USUAL.stuck_points) -> bool:
     """Return whether registers of different quantities all say the same.
 
     Seen on meters and adapters that repeat one answer to every request: 236 V, 236 A, 236 Hz.
     """
     first = next(iter(answers), ())
-    return (
-        len(answers) >= _ENOUGH_TO_COMPARE and any(first) and all(said == first for said in answers)
-    )
+    return len(answers) >= enough and any(first) and all(said == first for said in answers)
 
 
-def _within(name: str, value: int, rated_power_w: int | None) -> bool:
-    low, high = _BOUNDS[name]
+def _refusal(
+    name: str, value: int, rated_power_w: int | None, limits: Thresholds
+) -> Finding | None:
+    low, high = _POSSIBLE[name]
+    if not low <= value <= high:
+        return Finding(Rule.IMPOSSIBLE, f"{name} {value} is outside {low} to {high}")
     if name == "active_power_w" and rated_power_w is not None:
-        high = rated_power_w * _RATED_MARGIN_PERCENT // 100
-        low = -high
-    return low <= value <= high
+        most_w = rated_power_w * limits.power_percent // 100
+        if abs(value) > most_w:
+            return Finding(Rule.POWER, f"{name} {value} is beyond {most_w}, see rated_power_w")
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """How often one rule refused lately, so that events stay few."""
+
+    count: int
+    last_ms: int
+
+
+_EPISODE_ENDS_MS = 3_600_000
+
+
+def again(episode: Episode | None, now_ms: int, every: int) -> tuple[Episode, bool]:
+    """Return the episode with one refusal more, and whether to tell it.
+
+    The first of an episode is told and then every so many-th; an hour of silence ends it.
+    """
+    if episode is None or now_ms - episode.last_ms > _EPISODE_ENDS_MS:
+        return Episode(count=1, last_ms=now_ms), True
+    count = episode.count + 1
+    return Episode(count=count, last_ms=now_ms), count % every == 0

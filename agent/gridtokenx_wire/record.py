@@ -35,6 +35,10 @@ class Quality(IntFlag):
     """An instantaneous value was outside its plausible range and was left out."""
     VALUE_MISSING = 32
     """The meter marked a value of this reading as not available."""
+    ENERGY_MISMATCH = 64
+    """Power over the last quarter of an hour and the energy counted meanwhile differ by > 20 %."""
+    UNUSUAL = 128
+    """An instantaneous value is possible but outside what is usual here; it was kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

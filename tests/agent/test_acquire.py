@@ -256,13 +256,13 @@ async def test_flickering_values_are_refused_until_a_good_one_comes() -> None:
 async def test_a_counter_that_was_reset_begins_a_new_epoch() -> None:
     site = Site()
     await site.pass_time(61)
-    site.show(0, 0)
+    site.show(3, 0)
 
     await site.pass_time(120)
 
     epochs = [slot.stamp.epoch for slot in site.slots]
     assert epochs[0] != epochs[1] == epochs[2]
-    assert totals(site.slots)[1] == (0, 0)
+    assert totals(site.slots)[1] == (3, 0)
     assert site.slots[1].prev == FIRST_PREV
     assert site.events == ["EpochStarted", "EpochStarted"]
     assert "CounterReset" in site.details

@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridtokenx_agent.clock import elapsed_ms
+from gridtokenx_agent.clock import DAY_MS, elapsed_ms
 from gridtokenx_agent.counters import (
     Accepted,
     Counter,
@@ -94,6 +94,18 @@ def test_a_counter_set_back_at_the_meter_begins_a_new_epoch_at_its_new_value() -
     assert verdict.counter.import_ == Register(1)
 
 
+def test_a_counter_at_exactly_zero_sleeps_until_it_counts_or_a_day_has_passed() -> None:
+    zero = answers(0, 0, 0, export_wh=0)
+
+    asleep = settle(LAST, Doubt.BACKWARDS, zero, LIMITS, asleep_ms=DAY_MS - 1)
+    patience_over = settle(LAST, Doubt.BACKWARDS, zero, LIMITS, asleep_ms=DAY_MS)
+    counts = settle(LAST, Doubt.BACKWARDS, answers(1, 1, 1, export_wh=0), LIMITS)
+
+    assert asleep == Rejected(Doubt.BACKWARDS, asleep=True)
+    assert isinstance(patience_over, Restarted)
+    assert isinstance(counts, Restarted)
+
+
 def test_a_leap_that_stays_begins_a_new_epoch_so_nothing_is_credited_for_it() -> None:
     huge = 67_123_456
 
@@ -128,12 +140,12 @@ def test_a_reset_is_never_taken_for_a_turn_over() -> None:
     declared = replace(LIMITS, modulus_wh=100_000_000)
     no_power = Limits(modulus_wh=100_000_000)
     not_declared = LIMITS
-    zero = answers(0, 0, 0, export_wh=0)
+    anew = answers(1, 1, 1, export_wh=0)
 
     verdicts = [
-        settle(halfway, Doubt.BACKWARDS, zero, declared),
-        settle(near_the_end, Doubt.BACKWARDS, zero, no_power),
-        settle(near_the_end, Doubt.BACKWARDS, zero, not_declared),
+        settle(halfway, Doubt.BACKWARDS, anew, declared),
+        settle(near_the_end, Doubt.BACKWARDS, anew, no_power),
+        settle(near_the_end, Doubt.BACKWARDS, anew, not_declared),
     ]
 
     assert all(isinstance(verdict, Restarted) for verdict in verdicts)
@@ -149,15 +161,20 @@ def test_after_an_outage_of_unknown_length_nothing_counts_as_a_turn_over() -> No
     assert isinstance(verdict, Restarted)
 
 
-def test_an_outage_of_unknown_length_still_refuses_garbage() -> None:
+def test_after_an_outage_of_unknown_length_a_day_is_believed_and_a_month_is_asked_again() -> None:
     before = build.instant(boot_id="f" * 32, clock=ClockQuality.UNSYNCHRONISED)
     last = build.counter(1_000, at=before)
+    day_wh, month_wh, garbage_wh = 1_000 + 120_000, 1_000 + 3_600_000, 0xFFFF_FFF0
 
-    month = judge(last, build.raw(1_000 + 5_000 * 24 * 30, 0, LATER), LIMITS)
-    garbage = judge(last, build.raw(0xFFFF_FFF0, 0, LATER), LIMITS)
+    day = judge(last, build.raw(day_wh, 0, LATER), LIMITS)
+    month = judge(last, build.raw(month_wh, 0, LATER), LIMITS)
+    settled = settle(last, Doubt.LEAP, answers(*[month_wh] * 3, export_wh=0), LIMITS)
+    garbage = settle(last, Doubt.LEAP, answers(*[garbage_wh] * 3, export_wh=0), LIMITS)
 
-    assert isinstance(month, Accepted)
-    assert garbage == Doubted(Doubt.LEAP)
+    assert isinstance(day, Accepted)
+    assert month == Doubted(Doubt.LEAP)
+    assert isinstance(settled, Accepted)
+    assert isinstance(garbage, Restarted)
 
 
 def test_a_wall_clock_in_the_past_does_not_make_a_good_value_a_leap() -> None:
@@ -179,6 +196,7 @@ def test_time_across_boots_is_known_only_by_two_true_clocks() -> None:
 
 def test_the_largest_step_is_rounded_up_never_down() -> None:
     assert largest_step_wh(Limits(rated_power_w=1, resolution_wh=10), 1) == 21
+    assert largest_step_wh(Limits(), 1) is None
 
 
 @given(st.lists(st.integers(0, 2**40), min_size=1, max_size=30), st.integers(0, 10**8))

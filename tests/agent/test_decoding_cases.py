@@ -178,18 +178,18 @@ async def test_one_answer_for_every_register_is_no_reading() -> None:
 
 def test_a_frequency_ten_times_too_high_is_left_out_and_flagged() -> None:
     """OpenWB sdm.py: some SDM say 500 Hz."""
-    live, flags = check_live({"frequency_mhz": to_units(Decimal(500), "Hz")}, None)
+    checked = check_live({"frequency_mhz": to_units(Decimal(500), "Hz")}, None)
 
-    assert (live.frequency_mhz, flags) == (None, Quality.OUT_OF_RANGE)
+    assert (checked.live.frequency_mhz, checked.flags) == (None, Quality.OUT_OF_RANGE)
 
 
 def test_a_torn_high_word_is_no_power() -> None:
     """Growatt_ModbusTCP#447: -1.6 MW at a house."""
     power_w = to_units(Decimal("-1618603.2"), "W")
 
-    live, flags = check_live({"active_power_w": power_w}, rated_power_w=10_000)
+    checked = check_live({"active_power_w": power_w}, rated_power_w=10_000)
 
-    assert (live.active_power_w, flags) == (None, Quality.OUT_OF_RANGE)
+    assert (checked.live.active_power_w, checked.flags) == (None, Quality.OUT_OF_RANGE)
 
 
 @pytest.mark.parametrize("text", ["7FC0 0000", "7F80 0000", "FF80 0000"])

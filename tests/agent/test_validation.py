@@ -9,17 +9,19 @@ from gridtokenx_wire.record import LiveValues, Quality
 def test_believable_values_pass_unmarked() -> None:
     values = {"active_power_w": -3_800, "voltage_mv": 230_100, "frequency_mhz": 49_980}
 
-    live, flags = check_live(values, rated_power_w=10_000)
+    checked = check_live(values, rated_power_w=10_000)
 
-    assert live == LiveValues(active_power_w=-3_800, voltage_mv=230_100, frequency_mhz=49_980)
-    assert flags is Quality.NONE
+    assert checked.live == LiveValues(
+        active_power_w=-3_800, voltage_mv=230_100, frequency_mhz=49_980
+    )
+    assert checked.flags is Quality.NONE
 
 
 def test_a_value_the_meter_does_not_have_is_absent_and_never_zero() -> None:
-    live, flags = check_live({"voltage_mv": None}, None)
+    checked = check_live({"voltage_mv": None}, None)
 
-    assert live.voltage_mv is None
-    assert flags is Quality.VALUE_MISSING
+    assert checked.live.voltage_mv is None
+    assert checked.flags is Quality.VALUE_MISSING
 
 
 @pytest.mark.parametrize(
@@ -34,10 +36,10 @@ def test_a_value_the_meter_does_not_have_is_absent_and_never_zero() -> None:
     ],
 )
 def test_an_impossible_value_is_left_out(name: str, value: int) -> None:
-    live, flags = check_live({name: value}, rated_power_w=10_000)
+    checked = check_live({name: value}, rated_power_w=10_000)
 
-    assert live == LiveValues()
-    assert flags is Quality.OUT_OF_RANGE
+    assert checked.live == LiveValues()
+    assert checked.flags is Quality.OUT_OF_RANGE
 
 
 def test_phases_that_do_not_add_up_are_noticed() -> None:
