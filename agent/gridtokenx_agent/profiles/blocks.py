@@ -24,7 +24,7 @@ class Block:
 
     def words_of(self, name: str, words: Sequence[int]) -> tuple[int, ...]:
         """Cut the words of point *name* out of the answer to this block."""
-        point = dict(self.points)[name]
+        point = next(point for found, point in self.points if found == name)
         start = point.address - self.address
         return tuple(words[start : start + point.count])
 

@@ -1,5 +1,6 @@
 """Raw 16-bit words to exact values."""
 
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ factor beyond 10 to the power of 10."""
 WORD_ORDER: Final = "word_order"
 """A float so small that a wrong word order is the likely cause."""
 
-_SMALLEST_FLOAT: Final = Decimal("1e-20")
+_SMALLEST_FLOAT: Final = 1e-20
 _LARGEST_POWER: Final = 10
 """SunSpec information model: a scale factor is from -10 to 10."""
 _NO_FACTOR: Final = -0x8000
@@ -131,12 +132,11 @@ def _text(data: bytes, register_type: RegisterType) -> Decoded:
 def _float(data: bytes) -> Decimal | Decoded:
     code = ">f" if len(data) == 4 else ">d"
     (number,) = struct.unpack(code, data)
-    exact = Decimal(number)
-    if not exact.is_finite():
+    if not math.isfinite(number):
         return Decoded(None, NOT_AVAILABLE)
-    if exact == 0:
+    if number == 0:
         return Decimal(0)
-    if abs(exact) < _SMALLEST_FLOAT:
+    if abs(number) < _SMALLEST_FLOAT:
         return Decoded(None, WORD_ORDER)
     return Decimal(repr(number)) if code == ">d" else _shortest_float32(number, data)
 

@@ -1,7 +1,7 @@
 """What one register value looks like."""
 
 from decimal import Decimal
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -19,6 +19,7 @@ BITS: Final[dict[str, int]] = {
     "int16": 16, "uint16": 16, "int32": 32, "uint32": 32, "int64": 64, "uint64": 64,
     "float32": 32, "float64": 64, "acc32": 32, "acc64": 64, "bcd16": 16, "bcd32": 32, "bcd64": 64,
 }  # fmt: skip
+_TEXTS: Final = frozenset({"string", "string_low", "string_high"})
 SCALE_DIGITS: Final = 12
 """No meter counts in finer or coarser steps; beyond, a value would fill memory with zeros."""
 
@@ -94,12 +95,12 @@ class RegisterSpec(BaseModel):
     @property
     def is_text(self) -> bool:
         """Whether the value is a text."""
-        return self.type.startswith("string")
+        return self.type in _TEXTS
 
     @property
     def size(self) -> int:
         """Registers of the value itself."""
-        return self.length or (0 if self.is_text else BITS[self.type] // 16)
+        return self.length or BITS.get(self.type, 0) // 16
 
     @property
     def count(self) -> int:
@@ -116,7 +117,7 @@ class RegisterSpec(BaseModel):
         """Raw values that mean "no value", as unsigned numbers."""
         if self.sentinels is not None:
             return tuple(int(text, 16) for text in self.sentinels)
-        return _usual_sentinels(self.type)
+        return _USUAL_SENTINELS[self.type]
 
 
 def _usual_sentinels(register_type: RegisterType) -> tuple[int, ...]:
@@ -127,3 +128,6 @@ def _usual_sentinels(register_type: RegisterType) -> tuple[int, ...]:
         return (0,)
     bits = BITS[register_type]
     return (1 << bits - 1,) if register_type.startswith("int") else ((1 << bits) - 1,)
+
+
+_USUAL_SENTINELS: Final = {name: _usual_sentinels(name) for name in get_args(RegisterType)}

@@ -18,6 +18,8 @@ def to_words(data: bytes, order: WordOrder) -> tuple[int, ...]:
 
 def _arranged(words: Sequence[int], order: WordOrder) -> tuple[int, ...]:
     """Swap words and bytes as *order* says; doing it twice changes nothing."""
+    if order == "ABCD":
+        return tuple(words)
     if order in ("CDAB", "DCBA"):
         words = tuple(reversed(words))
     if order in ("BADC", "DCBA"):
