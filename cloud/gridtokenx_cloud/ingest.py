@@ -1,6 +1,7 @@
 """Readings in, commits out: one transaction per batch, receipts only after it."""
 
 import logging
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from gridtokenx_cloud.intake import Intake
 from gridtokenx_cloud.opened import OpenedLine, identity_of
 from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.ports.ingest import IngestStore
+from gridtokenx_cloud.throttle import RejectionBudget, TokenBuckets
 from gridtokenx_cloud.verify import Fault, ReadingRules, fault, open_line
 from gridtokenx_wire import base58
 from gridtokenx_wire.encoding import split_lines
@@ -38,19 +40,33 @@ class Outcome:
         receipts: (gateway id, signed payload for its `receipts` topic).
         tally: How many lines of the batch were accepted, late, held, rejected, duplicate,
             sample, event, clock, and `rejected:<code>`.
+        remarks: How many readings got each remark, such as `chain_gap`.
         credited_wh: Sum of the new credits.
     """
 
     receipts: list[tuple[str, bytes]] = field(default_factory=list)
     tally: Counter[str] = field(default_factory=Counter)
+    remarks: Counter[str] = field(default_factory=Counter)
     credited_wh: int = 0
 
 
 class IngestService:
     """Verifies lines and makes them durable; knows neither MQTT nor HTTP.
 
+    Args:
+        store: Where lines become durable.
+        verifier: Ed25519.
+        receipts_sign: The cloud's own key.
+        rules: Asked before each batch for the limits in force.
+        token: What this cloud mints.
+        clock: The wall clock.
+        former_keys: Gateway -> gateways whose key it replaced and whose lines it may still send.
+        buckets: How fast a gateway may send.
+        on_commit: Told of each commit, and whether it holds new credits.
+        on_sample: Told of each live value.
+
     Attributes:
-        rules: Limits in force; may be replaced at any time, the next batch uses the new ones.
+        totals: All tallies since the start, remarks as `remark:<name>`.
     """
 
     def __init__(
@@ -58,14 +74,21 @@ class IngestService:
         store: IngestStore,
         verifier: Verify,
         receipts_sign: Sign,
-        rules: ReadingRules,
+        rules: Callable[[], ReadingRules],
         token: str,
         clock: Clock,
         *,
+        former_keys: Callable[[str], Sequence[str]] = lambda gateway_id: (),
+        buckets: TokenBuckets | None = None,
         on_commit: Callable[[bool], None] = lambda credited: None,
         on_sample: Callable[[MeterReadingReceived], None] = lambda event: None,
     ) -> None:
-        self.rules = rules
+        self.totals: Counter[str] = Counter()
+        self._rules = rules
+        self._former_keys = former_keys
+        self._buckets = buckets
+        self._kept = RejectionBudget()
+        self._counting = threading.Lock()
         self._store = store
         self._verifier = verifier
         self._sign = receipts_sign
@@ -73,6 +96,18 @@ class IngestService:
         self._clock = clock
         self._on_commit = on_commit
         self._on_sample = on_sample
+
+    def wait_ms(self, message: Message) -> int:
+        """Take the message's lines from its gateway's bucket and return 0, or say how long to wait.
+
+        A message that has to wait is not lost when it is dropped instead: without a receipt its
+        gateway keeps it and sends it again.
+        """
+        if self._buckets is None:
+            return 0
+        sender, lines = message.topic, message.payload.count(b"\n") + 1
+        with self._counting:
+            return self._buckets.take(sender, lines, self._clock.now_ms())
 
     def process(self, messages: Sequence[Message]) -> Outcome:
         """Store what the messages carry in one commit and return the receipts.
@@ -108,23 +143,31 @@ class IngestService:
         except MalformedLineError as exc:
             refused = fault("NotCanonical", f"The payload is no readings: {exc}; split it.")
             return [OpenedLine(gateway_id, message.payload, refused)]
+        return [self._open_line(gateway_id, line) for line in lines]
+
+    def _open_line(self, gateway_id: str, line: bytes) -> OpenedLine:
         key = base58.decode_key(gateway_id)
-        return [
-            OpenedLine(gateway_id, line, open_line(line, gateway_id, key, self._verifier))
-            for line in lines
-        ]
+        found = open_line(line, gateway_id, key, self._verifier)
+        if isinstance(found, Fault) and found.code == "BadSignature":
+            # What a gateway had not sent when its key was replaced is signed with the former one.
+            for former in self._former_keys(gateway_id):
+                former_key = base58.decode_key(former)
+                again = open_line(line, gateway_id, former_key, self._verifier)
+                if not isinstance(again, Fault):
+                    return OpenedLine(gateway_id, line, again, signed_by=former)
+        return OpenedLine(gateway_id, line, found)
 
     def _commit(self, lines: Sequence[OpenedLine]) -> Intake:
         with self._store.transaction() as unit:
             books = unit.load(
-                {line.gateway_id for line in lines},
+                {name for line in lines for name in (line.gateway_id, line.signer)},
                 [
-                    identity_of(line.gateway_id, line.found)
+                    identity_of(line.gateway_id, line.found, line.signer)
                     for line in lines
                     if not isinstance(line.found, Fault)
                 ],
             )
-            intake = Intake(books, self.rules, self._token, self._clock.now_ms())
+            intake = Intake(books, self._rules(), self._token, self._clock.now_ms(), self._kept)
             for line in lines:
                 intake.take(line)
             unit.save(intake.changes)
@@ -153,6 +196,10 @@ class IngestService:
         credited_wh = sum(new.credit_wh for new in intake.changes.readings)
         outcome.credited_wh += credited_wh
         outcome.tally += intake.tally
+        outcome.remarks += intake.remarks
+        with self._counting:
+            self.totals += intake.tally
+            self.totals.update({f"remark:{name}": n for name, n in intake.remarks.items()})
         for receipt in intake.receipts():
             payload = encode_receipt(receipt, self._sign)
             outcome.receipts.append((receipt.gateway_id, payload))

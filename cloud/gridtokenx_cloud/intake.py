@@ -1,17 +1,19 @@
 """One batch of lines against the books: what is stored, credited, told and receipted; pure."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from gridtokenx_cloud.answers import Answers
 from gridtokenx_cloud.events import (
     ADMIN_STREAM,
     MeterReadingReceived,
     user_stream,
 )
 from gridtokenx_cloud.ledger import add_seq, covers
-from gridtokenx_cloud.opened import OpenedLine, gateway_stream, identity_of
+from gridtokenx_cloud.ledger import window as window_of
+from gridtokenx_cloud.opened import OpenedLine, identity_of
 from gridtokenx_cloud.plausibility import Verdict, judge, mark_of
 from gridtokenx_cloud.ports.ingest import (
     Books,
@@ -23,9 +25,11 @@ from gridtokenx_cloud.ports.ingest import (
     NewRecord,
     NewRejection,
     NewSample,
-    StreamKey,
 )
 from gridtokenx_cloud.reading_events import failed_event, received_event, rejected_event
+from gridtokenx_cloud.remarks import Remark, last_slot, remarks_on
+from gridtokenx_cloud.tenure import may_send, owner_at
+from gridtokenx_cloud.throttle import RejectionBudget
 from gridtokenx_cloud.verify import (
     LAST_DATE_MS,
     Fault,
@@ -34,12 +38,12 @@ from gridtokenx_cloud.verify import (
     check_enrolment,
     check_epoch,
     check_gateway,
+    check_key_end,
     conflict,
 )
 from gridtokenx_wire.encoding import MAX_LINE_BYTES, line_hash
 from gridtokenx_wire.receipt import LineRejection, Receipt
 from gridtokenx_wire.record import (
-    GATEWAY_STREAM,
     ClockQuality,
     ClockRecord,
     LiveValues,
@@ -60,11 +64,12 @@ class Intake:
     rules: ReadingRules
     token: str
     now_ms: int
+    kept: RejectionBudget = field(default_factory=RejectionBudget)
     changes: Changes = field(init=False)
     tally: Counter[str] = field(default_factory=Counter)
+    remarks: Counter[str] = field(default_factory=Counter)
     samples: list[MeterReadingReceived] = field(default_factory=list)
-    _durable: dict[str, set[StreamKey]] = field(default_factory=lambda: defaultdict(set))
-    _rejected: dict[str, list[LineRejection]] = field(default_factory=lambda: defaultdict(list))
+    _answers: Answers = field(default_factory=Answers)
 
     def __post_init__(self) -> None:
         """Begin with no change."""
@@ -75,31 +80,62 @@ class Intake:
         found = opened.found
         foreign = None
         if opened.addressable:
-            known = self.books.gateways.get(opened.gateway_id)
-            foreign = check_gateway(opened.gateway_id, known)
+            foreign = self._check_key(opened.gateway_id)
+            if foreign is None and opened.signed_by is not None:
+                foreign = self._check_key(opened.signed_by)
         if foreign is not None:
             self._reject(opened, foreign, None)
         elif isinstance(found, Fault):
             self._reject(opened, found, None)
         else:
-            self._take_record(opened, found, identity_of(opened.gateway_id, found))
+            identity = identity_of(opened.gateway_id, found, opened.signer)
+            self._take_record(opened, found, identity)
+
+    def _check_key(self, gateway_id: str) -> Fault | None:
+        return check_gateway(gateway_id, self.books.gateways.get(gateway_id)) or check_key_end(
+            gateway_id, self.books.key_ends_ms.get(gateway_id), self.now_ms
+        )
 
     def _take_record(self, opened: OpenedLine, record: Record, identity: Identity) -> None:
-        meter = self.books.meters.get(record.stamp.meter_id)
-        refused = check_enrolment(record, opened.gateway_id, meter, self.token)
-        if refused is None and covers(self.books.ranges.get(identity.key, ()), identity.seq):
-            stored = self.books.lines.get((*identity.key, identity.seq))
-            if (stored == opened.line) if stored else not isinstance(record, SlotRecord):
-                self.tally["duplicate"] += 1
-                self._durable[opened.gateway_id].add(identity.key)
+        covered = covers(self.books.ranges.get(identity.key, ()), identity.seq)
+        stored = self.books.lines.get((*identity.key, identity.seq)) if covered else None
+        if stored == opened.line:
+            self._note_duplicate(opened, identity)
+            return
+        at_ms = self._moment(identity, record)
+        meter = self._meter_at(record.stamp.meter_id, at_ms)
+        sends = meter is not None and self._may_send(meter, opened.signer, at_ms)
+        refused = check_enrolment(
+            record, meter, self.token, gateway_id=opened.signer, may_send=sends
+        )
+        if refused is None and covered:
+            if stored is None and not isinstance(record, SlotRecord):
+                self._note_duplicate(opened, identity)
                 return
             refused = conflict(record)
         if refused is not None:
-            owned = meter is not None and meter.gateway_id == opened.gateway_id
-            self._reject(opened, refused, meter if owned else None)
+            self._reject(opened, refused, meter if sends else None)
             return
         self._store(opened, record, identity, meter)
-        self._note_seq(identity)
+        self._note_seq(opened.gateway_id, identity)
+
+    def _note_duplicate(self, opened: OpenedLine, identity: Identity) -> None:
+        self.tally["duplicate"] += 1
+        self._answers.stored(opened.gateway_id, identity.key)
+
+    def _meter_at(self, meter_id: str, at_ms: int) -> Meter | None:
+        """Return the meter with its owner of that moment."""
+        meter = self.books.meters.get(meter_id)
+        owner = owner_at(self.books.owners.get(meter_id, ()), at_ms)
+        if meter is None or owner is None:
+            return meter
+        return replace(meter, user_id=owner.user_id, wallet=owner.wallet)
+
+    def _may_send(self, meter: Meter, gateway_id: str, at_ms: int) -> bool:
+        tenures = self.books.tenures.get(meter.meter_id)
+        if tenures is None:
+            return meter.gateway_id == gateway_id
+        return may_send(tenures, gateway_id, at_ms)
 
     def _store(
         self, opened: OpenedLine, record: Record, identity: Identity, meter: Meter | None
@@ -114,7 +150,7 @@ class Intake:
                 self._note_clock(identity, record)
             self.changes.records.append(
                 NewRecord(
-                    gateway_id=opened.gateway_id,
+                    gateway_id=opened.signer,
                     stream=identity.stream,
                     record=record,
                     line=opened.line,
@@ -133,17 +169,30 @@ class Intake:
             NewReading(
                 reading_id=reading_id,
                 slot=slot,
+                gateway_id=opened.signer,
                 meter=meter,
                 dated_ms=dated_ms,
                 status=verdict.status,
                 credit_wh=verdict.credit_wh,
                 code=verdict.fault.code if verdict.fault else None,
+                remarks=self._remark(opened, slot, identity, meter),
                 line=opened.line,
             )
         )
         self.books.lines[(*identity.key, identity.seq)] = opened.line
         self._note_live(meter.meter_id, slot, dated_ms)
         self._tell_slot(slot, meter, reading_id, dated_ms, verdict)
+
+    def _remark(
+        self, opened: OpenedLine, slot: SlotRecord, identity: Identity, meter: Meter
+    ) -> Remark:
+        at_ms = self._moment(identity, slot)
+        last = self.books.last_slots.get(identity.key)
+        found = remarks_on(slot, last, at_ms, meter)
+        self.remarks.update(str(one.name).lower() for one in found)
+        if last is None or last.seq < identity.seq:
+            self.books.last_slots[identity.key] = last_slot(slot, opened.line, at_ms)
+        return found
 
     def _verdict(
         self,
@@ -172,9 +221,16 @@ class Intake:
             dated_ms=dated_ms,
             now_ms=self.now_ms,
             rules=self.rules,
+            others=[
+                window
+                for epoch, window in self.books.windows.get(identity.stream, {}).items()
+                if epoch != identity.epoch
+            ],
         )
         if verdict.span is not None:
             book.span = verdict.span
+            known = self.books.windows.setdefault(identity.stream, {})
+            known[identity.epoch] = window_of(verdict.span)
             self.changes.epochs[identity.key] = book
             self.changes.newest_moved |= verdict.status == "accepted"
         return verdict
@@ -239,15 +295,20 @@ class Intake:
             offset_ms = record.stamp.wall_ms - record.stamp.mono_ms
             self.books.clock_offsets[boot] = self.changes.clock_offsets[boot] = offset_ms
 
-    def _note_seq(self, identity: Identity) -> None:
+    def _note_seq(self, gateway_id: str, identity: Identity) -> None:
         before = self.books.ranges.get(identity.key, ())
         after = add_seq(before, identity.seq)
         self.books.ranges[identity.key] = after
         loaded, _ = self.changes.ranges.get(identity.key, (before, before))
         self.changes.ranges[identity.key] = (loaded, after)
-        self._durable[identity.gateway_id].add(identity.key)
+        self._answers.stored(gateway_id, identity.key)
 
-    def _date(self, identity: Identity, record: SlotRecord | SampleRecord) -> int | None:
+    def _moment(self, identity: Identity, record: Record) -> int:
+        """Return a record's own time, or now while nothing dates it."""
+        dated_ms = self._date(identity, record)
+        return self.now_ms if dated_ms is None else dated_ms
+
+    def _date(self, identity: Identity, record: Record) -> int | None:
         stamp = record.stamp
         if stamp.clock is not ClockQuality.UNSYNCHRONISED:
             return min(stamp.wall_ms, LAST_DATE_MS)
@@ -260,6 +321,15 @@ class Intake:
         self.tally["rejected"] += 1
         self.tally[f"rejected:{refused.code}"] += 1
         name = line_hash(opened.line)
+        if opened.addressable and opened.gateway_id in self.books.gateways:
+            self._answers.refused(
+                opened.gateway_id,
+                LineRejection(line=name, code=refused.code, reason=refused.reason),
+            )
+        if not self.kept.allows(opened.gateway_id, self.now_ms):
+            counted = self.changes.uncounted
+            counted[opened.gateway_id] = counted.get(opened.gateway_id, 0) + 1
+            return
         meter_id = None
         if not isinstance(opened.found, Fault):
             meter_id = opened.found.stamp.meter_id
@@ -273,24 +343,10 @@ class Intake:
                 event=rejected_event(meter_id, meter, refused),
             )
         )
-        if opened.addressable and opened.gateway_id in self.books.gateways:
-            self._rejected[opened.gateway_id].append(
-                LineRejection(line=name, code=refused.code, reason=refused.reason)
-            )
 
     def receipts(self) -> Iterator[Receipt]:
-        """Yield what each gateway of the batch is told after the commit."""
-        for gateway_id in sorted({*self._durable, *self._rejected}):
-            durable: dict[str, dict[str, tuple[tuple[int, int], ...]]] = {}
-            for stream, epoch in sorted(self._durable[gateway_id]):
-                name = GATEWAY_STREAM if stream == gateway_stream(gateway_id) else stream
-                durable.setdefault(name, {})[epoch] = self.books.ranges[stream, epoch]
-            yield Receipt(
-                gateway_id=gateway_id,
-                issued_ms=self.now_ms,
-                durable=durable,
-                rejected=tuple(self._rejected[gateway_id]),
-            )
+        """Return what each gateway of the batch is told after the commit."""
+        return self._answers.receipts(self.books.ranges, self.now_ms)
 
 
 def corrected_ms(mono_ms: int, offset_ms: int) -> int:

@@ -5,6 +5,7 @@ in which the readings arrive; a lost, late or repeated reading costs resolution,
 """
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -48,6 +49,27 @@ class Span:
     newest: Mark
     baseline_wh: int
     credited_through_wh: int
+
+
+Window = tuple[int, int]
+"""Time of the first and of the newest credited reading of an epoch, Unix ms."""
+
+
+def window(span: Span) -> Window:
+    """Return the time that an epoch covers."""
+    return span.first.not_after_ms, max(span.first.not_after_ms, span.newest.not_after_ms)
+
+
+def overlaps(span: Span | None, mark: Mark, others: Iterable[Window]) -> bool:
+    """Return whether an epoch with *mark* in it would cover time that another one covers.
+
+    A meter has one register at a time: what two epochs credit for the same time is one energy.
+    """
+    low, high = (mark.not_after_ms,) * 2 if span is None else window(span)
+    low, high = min(low, mark.not_after_ms), max(high, mark.not_after_ms)
+    return any(
+        (low < last and first < high) or (low, high) == (first, last) for first, last in others
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,21 +16,28 @@ class OpenedLine:
         line: The bytes as they came.
         found: The record, or the fault.
         addressable: Whether a receipt can reach the sender.
+        signed_by: Gateway whose former key signed it; None = the topic's own.
     """
 
     gateway_id: str
     line: bytes
     found: Record | Fault
     addressable: bool = True
+    signed_by: str | None = None
+
+    @property
+    def signer(self) -> str:
+        """The gateway whose key signed it."""
+        return self.signed_by or self.gateway_id
 
 
-def identity_of(gateway_id: str, record: Record) -> Identity:
-    """Return the name under which a record of this gateway is stored."""
+def identity_of(gateway_id: str, record: Record, signer: str | None = None) -> Identity:
+    """Return the name under which a record that came from this gateway is stored."""
     stamp = record.stamp
     stream = stamp.meter_id
     if stream == GATEWAY_STREAM:
         stream = gateway_stream(gateway_id)
-    return Identity(gateway_id, stream, stamp.epoch, stamp.seq, stamp.boot_id)
+    return Identity(signer or gateway_id, stream, stamp.epoch, stamp.seq, stamp.boot_id)
 
 
 def gateway_stream(gateway_id: str) -> str:

@@ -1,9 +1,10 @@
 """Whether a reading is believed: what is held keeps the base, the first hit decides."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from gridtokenx_cloud.ledger import Mark, Placement, Span, elapsed_ms, place
+from gridtokenx_cloud.ledger import Mark, Placement, Span, Window, elapsed_ms, overlaps, place
 from gridtokenx_cloud.verify import Fault, Meter, ReadingRules, fault
 from gridtokenx_wire.record import SlotRecord
 
@@ -56,6 +57,7 @@ def judge(
     dated_ms: int | None,
     now_ms: int,
     rules: ReadingRules,
+    others: Collection[Window] = (),
 ) -> Verdict:
     """Decide over a slot reading of a confirmed epoch.
 
@@ -67,13 +69,14 @@ def judge(
         dated_ms: Its corrected time, None when nothing dates it.
         now_ms: When the cloud got it.
         rules: The limits in force.
+        others: What the meter's other epochs cover.
     """
     placement = place(span, mark, meter.resolution_wh)
     if placement is None:
         return Verdict(status="held", fault=_backwards(mark, meter))
     if placement.status == "late" and placement.since is None:
         return Verdict(status="late")
-    found = (
+    found = check_overlap(mark, span, meter, others) or (
         _too_high(mark, placement, meter, interval_s, rules)
         or _too_strong(mark, placement, meter)
         or _wrong_time(meter, dated_ms, now_ms, rules)
@@ -81,6 +84,19 @@ def judge(
     if found is not None:
         return Verdict(status="held", claim_wh=placement.credit_wh, fault=found)
     return Verdict(status=placement.status, claim_wh=placement.credit_wh, span=placement.span)
+
+
+def check_overlap(
+    mark: Mark, span: Span | None, meter: Meter, others: Collection[Window]
+) -> Fault | None:
+    """Return why a reading would count energy that another epoch of the meter counts."""
+    if not overlaps(span, mark, others):
+        return None
+    return fault(
+        "EpochOverlap",
+        f"The reading of meter {meter.meter_id} at seq {mark.seq} is of a time that another epoch "
+        "of the meter covers; reject it, and look for a restored or copied gateway.",
+    )
 
 
 def _backwards(mark: Mark, meter: Meter) -> Fault:

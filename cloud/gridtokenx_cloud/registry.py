@@ -1,20 +1,23 @@
 """What may be enrolled, and what an operator's word does to a held reading; pure."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from gridtokenx_cloud.errors import ValidationError
-from gridtokenx_cloud.ledger import Mark, Span, place
-from gridtokenx_cloud.plausibility import Verdict
-from gridtokenx_cloud.verify import Meter
+from gridtokenx_cloud.events import rfc3339
+from gridtokenx_cloud.ledger import Mark, Span, Window, place
+from gridtokenx_cloud.plausibility import Verdict, check_overlap
+from gridtokenx_cloud.verify import EpochPolicy, Meter
 from gridtokenx_wire import base58
+from gridtokenx_wire.claim import Claim
 from gridtokenx_wire.encoding import METER_ID
 from gridtokenx_wire.errors import MalformedLineError
 
 KeyTest = Callable[[bytes], bool]
 """32 bytes -> whether they are such a key."""
 
+LONGEST_OVERLAP_MS = 90 * 86_400_000
 MAX_RATED_POWER_W = 100_000_000
 MAX_RESOLUTION_WH = 1_000_000
 _USER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
@@ -32,6 +35,118 @@ class HeldReading:
     epoch_status: str
     mark: Mark
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enrolment:
+    """What an operator adds to a gateway's claim.
+
+    Attributes:
+        rated_power_w: For meters whose claim does not say; None = each must say it.
+        epoch_policy: Which new counts are taken without an operator's word.
+    """
+
+    user_id: str
+    name: str
+    rated_power_w: int | None
+    epoch_policy: EpochPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewMeter:
+    """A meter to enrol."""
+
+    meter_id: str
+    rated_power_w: int
+    resolution_wh: int
+
+
+def plan_meters(
+    claim: Claim, known: Mapping[str, str], wanted: Enrolment, token: str | None
+) -> list[NewMeter]:
+    """Return the meters of a claim that are to be enrolled.
+
+    Args:
+        claim: Its signature holds.
+        known: Enrolled meters of the claim, and their gateways.
+        wanted: What the operator adds.
+        token: What this cloud mints; None = not known here.
+
+    Raises:
+        ValidationError: `WrongToken`, `MeterNotOfGateway`, `MissingRatedPower`, or as
+            `check_meter`.
+    """
+    if token is not None and claim.token != token:
+        raise ValidationError(
+            "WrongToken",
+            f"The claim of gateway {claim.gateway_id} is for token {claim.token}, this cloud mints "
+            f"{token}; correct `token` in the gateway's configuration.",
+        )
+    meters = []
+    for meter in claim.meters:
+        if (owner := known.get(meter.meter_id)) is not None:
+            if owner != claim.gateway_id:
+                raise ValidationError(
+                    "MeterNotOfGateway",
+                    f"Meter {meter.meter_id} is read by gateway {owner}; move it with "
+                    f"`gtx-cloud meter move`, or give the new meter another id.",
+                )
+            continue
+        rated_power_w = meter.rated_power_w or wanted.rated_power_w
+        if rated_power_w is None:
+            raise ValidationError(
+                "MissingRatedPower",
+                f"The claim does not say what meter {meter.meter_id} can feed in; give "
+                "--rated-power-w.",
+            )
+        check_meter(meter.meter_id, rated_power_w, meter.resolution_wh)
+        meters.append(
+            NewMeter(
+                meter_id=meter.meter_id,
+                rated_power_w=rated_power_w,
+                resolution_wh=meter.resolution_wh,
+            )
+        )
+    return meters
+
+
+def check_key_overlap(now_ms: int, until_ms: int) -> None:
+    """Refuse an overlap of two keys that is over already, or that never ends.
+
+    Raises:
+        ValidationError: `InvalidDate`.
+    """
+    if not now_ms <= until_ms <= now_ms + LONGEST_OVERLAP_MS:
+        raise ValidationError(
+            "InvalidDate",
+            f"The former key would count for {(until_ms - now_ms) // 86_400_000} days where 0 to "
+            f"{LONGEST_OVERLAP_MS // 86_400_000} are allowed; give another overlap.",
+        )
+
+
+def check_move(meter_id: str, is_there: bool, since_ms: int, from_ms: int, now_ms: int) -> None:
+    """Refuse a move that would change what already counted, or that did not happen yet.
+
+    Args:
+        meter_id: For the message.
+        is_there: Whether it would be moved to where it is.
+        since_ms: When it was moved last.
+        from_ms: First moment of the new state.
+        now_ms: The cloud's clock.
+
+    Raises:
+        ValidationError: `NothingToMove` or `InvalidDate`.
+    """
+    if is_there:
+        raise ValidationError(
+            "NothingToMove", f"Meter {meter_id} is there already; see `gtx-cloud meter list`."
+        )
+    if not since_ms < from_ms <= now_ms:
+        raise ValidationError(
+            "InvalidDate",
+            f"Meter {meter_id} cannot move at {rfc3339(from_ms)}: that is in the future, or not "
+            "after its last move; give a moment between them, or leave it out for now.",
+        )
 
 
 def check_user(user_id: str, wallet: str, is_on_curve: KeyTest) -> None:
@@ -122,13 +237,13 @@ def check_epoch_name(epoch: str) -> None:
         )
 
 
-def release(held: HeldReading, span: Span | None) -> Verdict:
+def release(held: HeldReading, span: Span | None, others: Collection[Window] = ()) -> Verdict:
     """Return what a released reading is credited: what the register really moved.
 
     The operator's word stands above plausibility, but not above the order of the registers.
 
     Raises:
-        ValidationError: `UnknownEpoch` or `CounterBackwards`.
+        ValidationError: `UnknownEpoch`, `EpochOverlap` or `CounterBackwards`.
     """
     if held.epoch_status != "accepted":
         raise ValidationError(
@@ -143,4 +258,8 @@ def release(held: HeldReading, span: Span | None) -> Verdict:
             f"Reading {held.reading_id} of meter {held.meter.meter_id} runs against readings "
             "already accepted, so no credit fits; run `gtx-cloud held reject` instead.",
         )
+    if placement.since is not None or span is None:
+        doubled = check_overlap(held.mark, span, held.meter, others)
+        if doubled is not None:
+            raise ValidationError(doubled.code, doubled.reason)
     return Verdict(status=placement.status, claim_wh=placement.credit_wh, span=placement.span)

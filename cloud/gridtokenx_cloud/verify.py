@@ -27,6 +27,7 @@ Code = Literal[
     "ConflictingReading",
     "StoreRefused",
     "UnknownEpoch",
+    "EpochOverlap",
     "CounterBackwards",
     "AmountTooHigh",
     "PowerExceeded",
@@ -139,10 +140,29 @@ def check_gateway(gateway_id: str, status: str | None) -> Fault | None:
     return None
 
 
+def check_key_end(gateway_id: str, ends_ms: int | None, now_ms: int) -> Fault | None:
+    """Return why a replaced key counts no more; *ends_ms* is None for one nobody replaced."""
+    if ends_ms is None or now_ms < ends_ms:
+        return None
+    return fault(
+        "GatewayRevoked",
+        f"The key {gateway_id} was replaced and its time is over; send what is left with the new "
+        "key, or rotate again with a longer overlap.",
+    )
+
+
 def check_enrolment(
-    record: Record, gateway_id: str, meter: Meter | None, token: str
+    record: Record, meter: Meter | None, token: str, *, gateway_id: str, may_send: bool
 ) -> Fault | None:
-    """Return why this record does not count here; *meter* is None when nobody enrolled it."""
+    """Return why this record does not count here.
+
+    Args:
+        record: With its meter's id.
+        meter: None when nobody enrolled it.
+        token: What this cloud mints.
+        gateway_id: Who signed it.
+        may_send: Whether that gateway read the meter at that time.
+    """
     meter_id = record.stamp.meter_id
     if meter_id == GATEWAY_STREAM:
         return None
@@ -150,11 +170,11 @@ def check_enrolment(
         return fault(
             "UnknownMeter", f"Meter {meter_id} is not enrolled; run `gtx-cloud meter add` first."
         )
-    if meter.gateway_id != gateway_id:
+    if not may_send:
         return fault(
             "MeterNotOfGateway",
-            f"Meter {meter_id} belongs to gateway {meter.gateway_id}, not to {gateway_id}; "
-            "enrol it again if it was moved.",
+            f"Meter {meter_id} is read by gateway {meter.gateway_id}, not by {gateway_id} at that "
+            "time; see `gtx-cloud meter move` if it was moved.",
         )
     if isinstance(record, SlotRecord) and record.token != token:
         return fault(

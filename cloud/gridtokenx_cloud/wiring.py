@@ -31,7 +31,7 @@ from gridtokenx_cloud.roles.ingest import IngestRole
 from gridtokenx_cloud.roles.metrics import MetricsRole
 from gridtokenx_cloud.roles.relay import Relay
 from gridtokenx_cloud.roles.settle import SettleRole
-from gridtokenx_cloud.settings import Settings, require, split_bind
+from gridtokenx_cloud.settings import Settings, TokenizationConfig, require, split_bind
 from gridtokenx_cloud.supervisor import Role
 from gridtokenx_cloud.tokenization import RetryPolicy
 from gridtokenx_cloud.verify import ReadingRules
@@ -88,14 +88,19 @@ def ingest_service(parts: Parts) -> IngestService:
         SqliteIngestStore(parts.database),
         verify,
         lambda message: bytes(key.sign_message(message)),
-        ReadingRules(
-            max_reading_wh=int(settings.tokenization.max_reading_kwh * 1000),
-            reading_max_age_days=settings.tokenization.reading_max_age_days,
-        ),
+        lambda: reading_rules(settings.tokenization),
         require(settings.blockchain.mint_address, "BLOCKCHAIN_MINT_ADDRESS"),
         parts.clock,
         on_commit=parts.relay.committed,
         on_sample=parts.relay.sampled,
+    )
+
+
+def reading_rules(group: TokenizationConfig) -> ReadingRules:
+    """Return the limits of a reading."""
+    return ReadingRules(
+        max_reading_wh=int(group.max_reading_kwh * 1000),
+        reading_max_age_days=group.reading_max_age_days,
     )
 
 

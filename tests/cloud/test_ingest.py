@@ -260,7 +260,7 @@ def test_a_line_the_store_never_takes_is_set_aside_and_its_neighbours_stored(clo
         PickyStore(SqliteIngestStore(cloud.database), 97),
         verify,
         signer(build.CLOUD_KEY),
-        ReadingRules(),
+        ReadingRules,
         build.TOKEN,
         cloud.clock,
     )

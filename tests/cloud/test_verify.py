@@ -1,5 +1,6 @@
 """Each reading rule: its code, its sentence, and the order in which they decide."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import get_args
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridtokenx_cloud.adapters.verifier import verify
-from gridtokenx_cloud.ledger import Span, place
+from gridtokenx_cloud.ledger import Span, Window, place
 from gridtokenx_cloud.plausibility import Verdict, judge, mark_of
 from gridtokenx_cloud.verify import (
     Code,
@@ -18,6 +19,7 @@ from gridtokenx_cloud.verify import (
     check_enrolment,
     check_epoch,
     check_gateway,
+    check_key_end,
     conflict,
     fault,
     open_line,
@@ -34,6 +36,10 @@ DAY_SLOTS = 96
 def opened(line: bytes) -> Record | Fault:
     key = base58.decode_key(GATEWAY.gateway_id)
     return open_line(line, GATEWAY.gateway_id, key, verify)
+
+
+def enrolled(slot: SlotRecord, meter: Meter | None, *, may_send: bool = True) -> Fault | None:
+    return check_enrolment(slot, meter, TOKEN, gateway_id=GATEWAY.gateway_id, may_send=may_send)
 
 
 def sealed(**changes: object) -> bytes:
@@ -53,6 +59,7 @@ def judged(
     meter: Meter | None = None,
     rules: ReadingRules | None = None,
     undated: bool = False,
+    others: Sequence[Window] = (),
 ) -> Verdict:
     dated_ms = None if undated else slot.stamp.wall_ms
     return judge(
@@ -63,6 +70,7 @@ def judged(
         dated_ms=dated_ms,
         now_ms=build.NOON_MS,
         rules=rules or ReadingRules(),
+        others=others,
     )
 
 
@@ -134,16 +142,18 @@ def test_the_sentence_of_a_fault_fits_any_store_and_any_terminal(text: str) -> N
 
 def test_the_registry_refuses_foreign_gateways_meters_and_tokens() -> None:
     slot, gateway_id = build.slot(), GATEWAY.gateway_id
-    other = OTHER_GATEWAY.gateway_id
     foreign_token = build.slot(token=build.wallet(9))
 
     assert code_of(check_gateway(gateway_id, None)) == "UnknownGateway"
     assert code_of(check_gateway(gateway_id, "revoked")) == "GatewayRevoked"
     assert check_gateway(gateway_id, "active") is None
-    assert code_of(check_enrolment(slot, gateway_id, None, TOKEN)) == "UnknownMeter"
-    assert code_of(check_enrolment(slot, other, build.meter(), TOKEN)) == "MeterNotOfGateway"
-    assert code_of(check_enrolment(foreign_token, gateway_id, build.meter(), TOKEN)) == "WrongToken"
-    assert check_enrolment(slot, gateway_id, build.meter(), TOKEN) is None
+    assert code_of(check_key_end(gateway_id, 1_000, 1_000)) == "GatewayRevoked"
+    assert check_key_end(gateway_id, 1_000, 999) is None
+    assert check_key_end(gateway_id, None, 1_000) is None
+    assert code_of(enrolled(slot, None)) == "UnknownMeter"
+    assert code_of(enrolled(slot, build.meter(), may_send=False)) == "MeterNotOfGateway"
+    assert code_of(enrolled(foreign_token, build.meter())) == "WrongToken"
+    assert enrolled(slot, build.meter()) is None
 
 
 @pytest.mark.parametrize(
@@ -236,9 +246,11 @@ def every_fault() -> list[Fault]:
         opened(sealed(export_wh=-1)),
         check_gateway(gateway_id, None),
         check_gateway(gateway_id, "revoked"),
-        check_enrolment(slot, gateway_id, None, TOKEN),
-        check_enrolment(slot, "other", build.meter(), TOKEN),
-        check_enrolment(build.slot(token=build.wallet(9)), gateway_id, build.meter(), TOKEN),
+        enrolled(slot, None),
+        enrolled(slot, build.meter(), may_send=False),
+        enrolled(build.slot(token=build.wallet(9)), build.meter()),
+        check_key_end(gateway_id, 1_000, 1_000),
+        judged(build.slot(100, 1_001), base, others=[(0, 2 * build.NOON_MS)]).fault,
         conflict(slot),
         check_epoch(build.meter(), build.EPOCH, "held", has_epochs=True),
         judged(build.slot(100, 0), base).fault,

@@ -17,7 +17,7 @@ from gridtokenx_cloud.intake import Intake
 from gridtokenx_cloud.opened import OpenedLine, identity_of
 from gridtokenx_cloud.ports.ingest import Changes, IngestStore
 from gridtokenx_cloud.verify import ReadingRules
-from gridtokenx_wire.record import SlotRecord
+from gridtokenx_wire.record import SlotRecord, Stamp
 from tests.support import build_cloud as build
 from tests.support.build_cloud import GATEWAY, METER_ID, Cloud
 from tests.support.stores import sqlite_of
@@ -37,6 +37,12 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 def own(tmp_path: Path) -> Iterator[Cloud]:
     with build.cloud(tmp_path) as made:
         yield made
+
+
+def in_time_of_its_own(epoch: str, seq: int) -> Stamp:
+    """Return a stamp in seconds that no other epoch of the meter covers."""
+    wall_ms = build.NOON_MS - int(epoch, 16) * 20_000 + seq * 1_000
+    return build.stamp(seq, epoch=epoch, wall_ms=wall_ms)
 
 
 def changes_of(store: IngestStore, *slots: SlotRecord) -> Changes:
@@ -129,7 +135,7 @@ def test_any_order_repetition_and_batching_credits_what_the_register_moved(
     receipt = None
     for batch in batches:
         slots = [
-            build.slot(at=build.stamp(seq, epoch=epoch), export_wh=registers[seq]) for seq in batch
+            build.slot(at=in_time_of_its_own(epoch, seq), export_wh=registers[seq]) for seq in batch
         ]
         receipt = build.receipt(cloud.take(GATEWAY.sends(*slots)))
         assert all(receipt.covers(METER_ID, epoch, seq) for seq in batch)

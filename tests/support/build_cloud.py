@@ -197,7 +197,7 @@ def cloud(
         SqliteIngestStore(database),
         verify,
         signer(CLOUD_KEY),
-        rules or ReadingRules(),
+        lambda: rules or ReadingRules(),
         TOKEN,
         clock,
         on_commit=commits.append,

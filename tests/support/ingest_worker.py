@@ -32,7 +32,7 @@ def main(database_url: str, broker_url: str, user: str, password: str, dies: str
         SqliteIngestStore(open_database(database_url)),
         verify,
         signer(CLOUD_KEY),
-        ReadingRules(reading_max_age_days=36_500),
+        lambda: ReadingRules(reading_max_age_days=36_500),
         TOKEN,
         SystemClock(),
         on_commit=_die if dies == "before-ack" else _live,

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from gridtokenx_cloud.events import MarketEvent
-from gridtokenx_cloud.ledger import Span
+from gridtokenx_cloud.ledger import Span, Window
+from gridtokenx_cloud.remarks import LastSlot, Remark
+from gridtokenx_cloud.tenure import Ownership, Tenure
 from gridtokenx_cloud.verify import Code, Fault, Meter
 from gridtokenx_wire.receipt import Ranges
 from gridtokenx_wire.record import ClockRecord, EventRecord, LiveValues, SampleRecord, SlotRecord
@@ -50,6 +52,11 @@ class Books:
         meters_with_epochs: Meters of which it knows any epoch.
         ranges: Stored `seq` next to those of the batch.
         lines: Stored slot lines by (stream, epoch, seq), where the batch names them again.
+        windows: Meter to what each of its epochs with credited readings covers.
+        last_slots: Stored slot with the highest `seq` of a stream.
+        tenures: Who reads a meter when; only of meters that moved.
+        owners: Who owns a meter when; only of meters that changed hands.
+        key_ends_ms: When a replaced key ends; only of gateways whose key is replaced.
         clock_offsets: (gateway, boot) to wall clock minus boot-time clock by its first clock
             record, ms.
         sample_times: Newest stored sample of a stream: (seq, time in ms).
@@ -62,6 +69,11 @@ class Books:
     meters_with_epochs: set[str] = field(default_factory=set)
     ranges: dict[StreamKey, Ranges] = field(default_factory=dict)
     lines: dict[tuple[str, str, int], bytes] = field(default_factory=dict)
+    windows: dict[str, dict[str, Window]] = field(default_factory=dict)
+    last_slots: dict[StreamKey, LastSlot] = field(default_factory=dict)
+    tenures: dict[str, tuple[Tenure, ...]] = field(default_factory=dict)
+    owners: dict[str, tuple[Ownership, ...]] = field(default_factory=dict)
+    key_ends_ms: dict[str, int] = field(default_factory=dict)
     clock_offsets: dict[tuple[str, str], int] = field(default_factory=dict)
     sample_times: dict[StreamKey, tuple[int, int]] = field(default_factory=dict)
     next_reading_id: int = 1
@@ -73,11 +85,13 @@ class NewReading:
 
     reading_id: int
     slot: SlotRecord
+    gateway_id: str
     meter: Meter
     dated_ms: int | None
     status: Literal["accepted", "late", "held"]
     credit_wh: int
     code: Code | None
+    remarks: Remark
     line: bytes
 
 
@@ -129,6 +143,7 @@ class Changes:
         epochs: (meter, epoch) touched, as they are now.
         clock_offsets: Boots that can be dated from now on; see `Books.clock_offsets`.
         newest_moved: Whether a newer reading was accepted anywhere.
+        uncounted: Gateway to refused lines that are counted and not kept.
     """
 
     at_ms: int
@@ -142,6 +157,7 @@ class Changes:
     clock_offsets: dict[tuple[str, str], int] = field(default_factory=dict)
     events: list[tuple[tuple[str, ...], MarketEvent]] = field(default_factory=list)
     newest_moved: bool = False
+    uncounted: dict[str, int] = field(default_factory=dict)
 
 
 class IngestUnit(Protocol):

@@ -1,11 +1,13 @@
 """Held readings in SQLite: an operator confirms an epoch, releases or rejects."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from gridtokenx_cloud.adapters.store.database import Connection, Database, Row
 from gridtokenx_cloud.adapters.store.ingest import METER_SQL, load_epoch
 from gridtokenx_cloud.adapters.store.ingest_rows import save_epoch
 from gridtokenx_cloud.adapters.store.outbox import append_audit, append_event
+from gridtokenx_cloud.adapters.store.registry_rows import load_windows
 from gridtokenx_cloud.errors import NotFoundError, ValidationError
 from gridtokenx_cloud.events import ADMIN_STREAM, MarketEvent, user_stream
 from gridtokenx_cloud.plausibility import Verdict, judge, mark_of
@@ -19,8 +21,8 @@ from gridtokenx_wire.record import SlotRecord
 
 _HELD_SQL = """
 SELECT r.reading_id, r.meter_id, r.epoch, r.seq, r.export_wh, r.reason, r.line,
-       r.reading_timestamp_ms, r.submitted_at_ms
-FROM meter_readings r WHERE r.status = 'held'
+       r.reading_timestamp_ms, r.submitted_at_ms, r.user_id, u.wallet
+FROM meter_readings r JOIN users u ON u.user_id = r.user_id WHERE r.status = 'held'
 """
 
 
@@ -49,7 +51,7 @@ class SqliteHeldReadings:
         """
         with self._database.transaction() as tx:
             held = _Held(tx, _find(tx, reading_id))
-            verdict = release(held.reading, held.book.span)
+            verdict = release(held.reading, held.book.span, held.others)
             self._settle(tx, held, verdict)
             self._audit(tx, "held.release", held, {"credit_wh": verdict.credit_wh})
         return verdict.credit_wh
@@ -149,7 +151,10 @@ class _Held:
         self.dated_ms: int | None = row["reading_timestamp_ms"]
         self.received_ms: int = row["submitted_at_ms"]
         meter = tx.execute(f"{METER_SQL} WHERE m.meter_id = ?", (row["meter_id"],)).fetchone()
-        self.meter = Meter(**meter)
+        # Whose it was when it came: the meter may have another owner now.
+        self.meter = replace(Meter(**meter), user_id=row["user_id"], wallet=row["wallet"])
+        windows = load_windows(tx, row["meter_id"])
+        self.others = [window for epoch, window in windows.items() if epoch != row["epoch"]]
         self.book = load_epoch(tx, (row["meter_id"], row["epoch"])) or EpochBook("held")
         self.reading = HeldReading(
             reading_id=row["reading_id"],
@@ -169,6 +174,7 @@ class _Held:
             dated_ms=self.dated_ms,
             now_ms=self.received_ms,
             rules=rules,
+            others=self.others,
         )
 
     def events(self, verdict: Verdict) -> list[MarketEvent]:

@@ -7,6 +7,12 @@ from typing import Any
 
 from gridtokenx_cloud.adapters.store.database import Connection, Database, Row
 from gridtokenx_cloud.adapters.store.ingest_rows import save_changes
+from gridtokenx_cloud.adapters.store.registry_rows import (
+    load_history,
+    load_last_slot,
+    load_windows,
+    moved_at_ms,
+)
 from gridtokenx_cloud.ledger import Mark, Span, covers
 from gridtokenx_cloud.ports.ingest import (
     Books,
@@ -68,6 +74,7 @@ class SqliteIngestUnit:
             boots.add((identity.gateway_id, identity.boot_id))
         books = Books(next_reading_id=self._next_reading_id())
         self._load_registry(books, gateway_ids, {stream for stream, _ in touched})
+        load_history(self._tx, books)
         for key, seqs in touched.items():
             self._load_stream(books, key, seqs)
         for boot in boots:
@@ -114,9 +121,19 @@ class SqliteIngestUnit:
                 books.lines[(*key, seq)] = row["line"]
         if key[0] not in books.meters:
             return
+        self._load_meter(books, key)
+
+    def _load_meter(self, books: Books, key: StreamKey) -> None:
+        if last := load_last_slot(self._tx, key):
+            books.last_slots[key] = last
+        if key[0] not in books.windows:
+            books.windows[key[0]] = load_windows(self._tx, key[0])
         if book := load_epoch(self._tx, key):
             books.epochs[key] = book
-        if book or self._row("SELECT 1 FROM meter_epochs WHERE meter_id = ? LIMIT 1", (key[0],)):
+        if book or self._row(
+            "SELECT 1 FROM meter_epochs WHERE meter_id = ? AND opened_at_ms >= ? LIMIT 1",
+            (key[0], moved_at_ms(books, key[0])),
+        ):
             books.meters_with_epochs.add(key[0])
         row = self._row(
             "SELECT seq, at_ms"

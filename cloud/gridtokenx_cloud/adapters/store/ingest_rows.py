@@ -17,6 +17,7 @@ from gridtokenx_cloud.verify import LAST_DATE_MS
 from gridtokenx_wire.receipt import Ranges
 from gridtokenx_wire.record import EventRecord
 
+_DAY_MS = 86_400_000
 _SAVE_EPOCH_SQL = """
 INSERT INTO meter_epochs (meter_id, epoch, status, baseline_wh, baseline_seq,
                           credited_through_wh, newest_seq, newest_reading_id, opened_at_ms)
@@ -29,8 +30,8 @@ ON CONFLICT (meter_id, epoch) DO UPDATE SET
 _SAVE_READING_SQL = """
 INSERT INTO meter_readings (reading_id, meter_id, epoch, seq, gateway_id, user_id,
     reading_timestamp_ms, submitted_at_ms, interval_s, import_wh, export_wh, clock, flags,
-    boot_id, mono_ms, active_power_w, credit_wh, status, reason, line)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    boot_id, mono_ms, active_power_w, credit_wh, status, reason, remarks, line)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _SAVE_LIVE_SQL = """
 INSERT INTO meter_live (meter_id, wall_ms, submitted_at_ms, active_power_w, voltage_mv,
@@ -49,6 +50,10 @@ ON CONFLICT (gateway_id, line_hash) DO UPDATE SET
     times = times + 1, code = excluded.code, reason = excluded.reason,
     last_at_ms = excluded.last_at_ms
 RETURNING times
+"""
+_COUNT_FLOOD_SQL = """
+INSERT INTO rejection_floods (gateway_id, day_ms, lines) VALUES (?, ?, ?)
+ON CONFLICT (gateway_id, day_ms) DO UPDATE SET lines = rejection_floods.lines + excluded.lines
 """
 # A reading that came too old is covered once a newer one of its epoch is credited; one from
 # before the baseline is not, and stays with the operator.
@@ -78,6 +83,8 @@ def save_changes(tx: Connection, changes: Changes) -> None:
         tx.execute(_DATE_SQL, (offset_ms, LAST_DATE_MS, gateway_id, boot_id))
     if changes.newest_moved:
         tx.execute(_TOO_OLD_TO_LATE_SQL)
+    for gateway_id, lines in sorted(changes.uncounted.items()):
+        tx.execute(_COUNT_FLOOD_SQL, (gateway_id, at_ms // _DAY_MS * _DAY_MS, lines))
     refused = [new for new in changes.rejections if _is_news(tx, new, at_ms)]
     told = [(new.streams, new.event) for new in refused]
     append_events(tx, [*changes.events, *told], at_ms)
@@ -125,7 +132,7 @@ def _reading(new: NewReading, at_ms: int) -> tuple[Any, ...]:
         stamp.meter_id,
         stamp.epoch,
         stamp.seq,
-        new.meter.gateway_id,
+        new.gateway_id,
         new.meter.user_id,
         new.dated_ms,
         at_ms,
@@ -140,6 +147,7 @@ def _reading(new: NewReading, at_ms: int) -> tuple[Any, ...]:
         new.credit_wh,
         new.status,
         new.code,
+        int(new.remarks),
         new.line,
     )
 

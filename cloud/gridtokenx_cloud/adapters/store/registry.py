@@ -1,12 +1,13 @@
 """The registry in SQLite: users, gateways, meters; every change with its audit entry."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from gridtokenx_cloud.adapters.store.database import Connection, Database
 from gridtokenx_cloud.adapters.store.outbox import append_audit
 from gridtokenx_cloud.adapters.verifier import is_on_curve, is_signing_key
 from gridtokenx_cloud.errors import NotFoundError, StoreRefusedError, ValidationError
+from gridtokenx_cloud.events import rfc3339
 from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.registry import check_gateway, check_meter, check_user
 from gridtokenx_cloud.verify import EpochPolicy
@@ -93,7 +94,15 @@ class SqliteRegistry:
 
     def gateways(self) -> list[Row]:
         """Return every gateway, by name."""
-        return self._rows("SELECT gateway_id, name, status FROM gateways ORDER BY name, gateway_id")
+        rows = self._rows(
+            "SELECT g.gateway_id, g.name, g.status, r.successor_id, r.valid_until_ms"
+            " FROM gateways g LEFT JOIN gateway_rotations r ON r.gateway_id = g.gateway_id"
+            " ORDER BY g.name, g.gateway_id"
+        )
+        for row in rows:
+            ends_ms = row.pop("valid_until_ms")
+            row["valid_until"] = rfc3339(ends_ms) if isinstance(ends_ms, int) else None
+        return rows
 
     def meters(self) -> list[Row]:
         """Return every meter with its newest epoch, by id."""
@@ -109,27 +118,38 @@ class SqliteRegistry:
     def _rows(self, sql: str) -> list[Row]:
         return [dict(row) for row in self._database.connection.execute(sql)]
 
-    @contextmanager
     def _entry(
         self, action: str, subject: str, detail: Mapping[str, object]
-    ) -> Iterator[tuple[Connection, int]]:
-        at_ms = self._clock.now_ms()
-        try:
-            with self._database.transaction() as tx:
-                yield tx, at_ms
-                append_audit(
-                    tx,
-                    at_ms=at_ms,
-                    actor=self._actor,
-                    action=action,
-                    subject=subject,
-                    detail=detail,
-                )
-        except StoreRefusedError as exc:
-            raise ValidationError(
-                "AlreadyEnrolled",
-                f"{subject} cannot be enrolled: its id, or the wallet it names, is taken already.",
-            ) from exc
+    ) -> AbstractContextManager[tuple[Connection, int]]:
+        return enter(self._database, self._clock, self._actor, action, subject, detail)
+
+
+@contextmanager
+def enter(
+    database: Database,
+    clock: Clock,
+    actor: str,
+    action: str,
+    subject: str,
+    detail: Mapping[str, object],
+) -> Iterator[tuple[Connection, int]]:
+    """Give a transaction for one change of the registry, and its time; audited at the end.
+
+    Raises:
+        ValidationError: The store has another row of that name.
+    """
+    at_ms = clock.now_ms()
+    try:
+        with database.transaction() as tx:
+            yield tx, at_ms
+            append_audit(
+                tx, at_ms=at_ms, actor=actor, action=action, subject=subject, detail=detail
+            )
+    except StoreRefusedError as exc:
+        raise ValidationError(
+            "AlreadyEnrolled",
+            f"{subject} cannot be enrolled: its id, or the wallet it names, is taken already.",
+        ) from exc
 
 
 def _must_exist(tx: Connection, table: str, column: str, value: str) -> None:
