@@ -5,6 +5,7 @@ import sys
 import click
 
 from gridtokenx_agent.commands.completion import completion
+from gridtokenx_agent.commands.doctor import doctor
 from gridtokenx_agent.commands.export import export
 from gridtokenx_agent.commands.meters import decode, profiles, read, simulate
 from gridtokenx_agent.commands.operate import run, status
@@ -22,7 +23,7 @@ def cli() -> None:
 
 _COMMANDS = (
     run, init, keygen, check_config, scan, probe, read, decode, profiles, simulate, status, export,
-    completion,
+    doctor, completion,
 )  # fmt: skip
 for _command in _COMMANDS:
     cli.add_command(_command)

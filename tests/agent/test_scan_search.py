@@ -20,6 +20,7 @@ from gridtokenx_agent.adapters.simulator import (
 from gridtokenx_agent.adapters.simulator.house import House
 from gridtokenx_agent.commands.scan import paste
 from gridtokenx_agent.commands.searching import FoundMeter, Search, open_endpoints, tcp_targets
+from gridtokenx_agent.diagnosis import PortFacts
 from gridtokenx_agent.errors import ConfigError
 from gridtokenx_agent.identification import Judgement, Sureness
 from gridtokenx_agent.scanning import Found
@@ -149,10 +150,9 @@ def test_what_is_pasted_is_a_configuration_the_agent_takes() -> None:
 
 
 def test_a_port_in_use_is_left_alone(monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
-    from gridtokenx_agent.adapters import host
     from gridtokenx_agent.commands import searching
 
-    facts = host.PortFacts(
+    facts = PortFacts(
         path=Path("/dev/x"), exists=True, is_port=True, usable=True, users=((7, "gtx-agent"),)
     )
     monkeypatch.setattr(searching, "port_facts", lambda _path: facts)

@@ -6,9 +6,10 @@ import shutil
 import stat
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from gridtokenx_agent.diagnosis import PortFacts, ServiceFacts
 
 _BY_ID: Final = Path("/dev/serial/by-id")
 _BARE_PORTS: Final = ("ttyUSB*", "ttyACM*", "ttyAMA*", "ttySC*")
@@ -17,37 +18,6 @@ _PSEUDO: Final = Path("/dev/pts")
 """Pseudo-terminals are held open by their other end."""
 _SERVICE: Final = "gridtokenx-agent.service"
 _SYSTEMD: Final = Path("/run/systemd/system")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PortFacts:
-    """A serial port as the file system shows it.
-
-    Attributes:
-        exists: The path leads somewhere.
-        is_port: To a character device.
-        usable: This user may read and write it.
-        group: Group that may, as a rule `dialout`.
-        stable_name: A name under /dev/serial/by-id that survives replugging; None without one.
-        users: Processes that have it open: pid and name, as far as this user may see.
-    """
-
-    path: Path
-    exists: bool
-    is_port: bool = False
-    usable: bool = False
-    group: str = ""
-    stable_name: Path | None = None
-    users: tuple[tuple[int, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceFacts:
-    """The agent as a systemd service: state words and the number of restarts."""
-
-    state: str
-    result: str
-    restarts: int
 
 
 def serial_ports() -> tuple[Path, ...]:
