@@ -23,7 +23,8 @@ def load(body: bytes) -> dict[str, Any]:
     """Parse *body* and refuse it unless it is its own canonical spelling.
 
     Raises:
-        MalformedLineError: Not ASCII, not JSON, fractions, duplicate or unsorted keys, white space.
+        MalformedLineError: Not ASCII, not JSON, fractions, duplicate or unsorted keys, white space,
+            half a character.
     """
     try:
         value = json.loads(
@@ -37,4 +38,14 @@ def load(body: bytes) -> dict[str, Any]:
         raise MalformedLineError("not a JSON object")
     if dump(value) != body:
         raise MalformedLineError("not in canonical form (sorted keys, no white space, no doubles)")
+    if rb"\ud" in body:
+        _refuse_half_characters(value)
     return value
+
+
+def _refuse_half_characters(value: dict[str, Any]) -> None:
+    r"""Refuse a text with half a surrogate pair, as in "\ud800": no database can store it."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as exc:
+        raise MalformedLineError("half a character in a text") from exc
