@@ -236,3 +236,48 @@ class BrokerLink(Protocol):
             BrokerRefusedError: The broker wants other credentials, certificates or rights.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class SeenCommand:
+    """A command of the log; *reply* is None while nobody knows how it ended."""
+
+    nonce: str
+    command: str
+    reply: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloudTime:
+    """What the cloud signed about its clock: it has reached *at_least_ms*."""
+
+    last_command_ms: int
+    at_least_ms: int
+
+
+class CommandLog(Protocol):
+    """Remembers commands over restarts; every call raises `BufferFullError` on a bad disk."""
+
+    async def begin(self, nonce: str, issued_ms: int, expires_ms: int, command: str) -> bool:
+        """Write a command down, durably; False = it was there already."""
+        ...
+
+    async def finish(self, nonce: str, reply: bytes) -> None:
+        """Keep the signed reply, to give it again when the command comes again."""
+        ...
+
+    async def seen(self, nonce: str) -> SeenCommand | None:
+        """Return what is known of a command."""
+        ...
+
+    async def unfinished(self) -> list[SeenCommand]:
+        """Return the commands without a reply: the agent ended while they ran."""
+        ...
+
+    async def cloud_time(self) -> CloudTime:
+        """Return the latest moment the cloud signed for."""
+        ...
+
+    async def forget_before(self, wall_ms: int) -> None:
+        """Forget answered commands that expired before *wall_ms*."""
+        ...

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from gridtokenx_agent.errors import BrokerDownError, BrokerRefusedError, BufferFullError
@@ -46,7 +46,6 @@ class PublisherParts:
         beat: Told about progress.
         wake: Set when rows were committed or the session has news.
         lines_per_s: Most lines that leave in a second, so that a backlog leaves room.
-        inbox: Given each message of the commands topic; None = commands are not asked for.
     """
 
     link: BrokerLink
@@ -59,7 +58,6 @@ class PublisherParts:
     beat: Callable[[str, int], None]
     wake: asyncio.Event
     lines_per_s: int = LINES_PER_S
-    inbox: Callable[[bytes], None] | None = None
 
 
 def pause_s(attempts: int) -> int:
@@ -68,9 +66,14 @@ def pause_s(attempts: int) -> int:
 
 
 class Publisher:
-    """One task: connect, send, take receipts, connect again."""
+    """One task: connect, send, take receipts, connect again.
+
+    Attributes:
+        inbox: Given each message of the commands topic; None = commands are not asked for.
+    """
 
     def __init__(self, parts: PublisherParts) -> None:
+        self.inbox: Callable[[bytes], None] | None = None
         self.counts = UplinkCounts()
         self._parts = parts
         self._gateway_id = parts.signer.gateway_id
@@ -95,6 +98,13 @@ class Publisher:
         self._replies.waiting.append(payload)
         self._wake.set()
 
+    def relink(self, link: BrokerLink, lines_per_s: int) -> None:
+        """Use another broker from the next run on; call it only while none runs."""
+        self._parts = replace(self._parts, link=link, lines_per_s=lines_per_s)
+        self._pace = Pace(lines_per_s)
+        self._attempts = 0
+        self._troubles.clear()
+
     async def run(self) -> None:
         """Keep a session until cancelled; never gives up."""
         while True:
@@ -109,7 +119,7 @@ class Publisher:
 
     async def _connect(self) -> BrokerSession:
         will = Will(topic=self._topics[Channel.STATE], payload=self._certificate("offline"))
-        wanted = [Channel.RECEIPTS, *([Channel.COMMANDS] if self._parts.inbox else [])]
+        wanted = [Channel.RECEIPTS, *([Channel.COMMANDS] if self.inbox else [])]
         return await self._parts.link.connect([self._topics[name] for name in wanted], will)
 
     async def _serve(self, session: BrokerSession) -> None:
@@ -233,8 +243,8 @@ class Publisher:
     async def _arrived(self, event: Arrived) -> None:
         if event.topic == self._topics[Channel.RECEIPTS]:
             await self._receipt(event.payload)
-        elif event.topic == self._topics[Channel.COMMANDS] and self._parts.inbox is not None:
-            self._parts.inbox(event.payload)
+        elif event.topic == self._topics[Channel.COMMANDS] and self.inbox is not None:
+            self.inbox(event.payload)
 
     async def _receipt(self, payload: bytes) -> None:
         try:

@@ -42,9 +42,9 @@ class Gateway:
                 software="gtx-agent test",
                 beat=lambda _name, _ms: None,
                 wake=self.wake,
-                inbox=self.commands.append,
             )
         )
+        self.publisher.inbox = self.commands.append
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Gateway"]:

@@ -35,6 +35,29 @@ class MqttAddress:
     cert_file: Path | None = None
     key_file: Path | None = None
 
+    @property
+    def shown(self) -> str:
+        """Address and user, for messages."""
+        return f"{self.url} as {self.username}" if self.username else self.url
+
+
+def tls_context(address: MqttAddress) -> ssl.SSLContext:
+    """Return what TLS needs.
+
+    Raises:
+        BrokerRefusedError: A certificate or key file cannot be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=address.ca_file)
+        if address.cert_file:
+            context.load_cert_chain(address.cert_file, address.key_file)
+    except OSError as exc:
+        raise BrokerRefusedError(
+            f"{address.shown}: cannot use the TLS files ({exc}); check ca_file, cert_file and "
+            "key_file of its section"
+        ) from exc
+    return context
+
 
 class MqttLink:
     """`BrokerLink`; a new paho client for each session, so nothing of an old one can survive."""
@@ -47,8 +70,7 @@ class MqttLink:
     @property
     def name(self) -> str:
         """See `BrokerLink.name`."""
-        user = f" as {self._address.username}" if self._address.username else ""
-        return f"{self._address.url}{user}"
+        return self._address.shown
 
     async def connect(self, subscriptions: Sequence[str], will: Will) -> MqttSession:
         """See `BrokerLink.connect`; a broker that does not know MQTT 5 is asked for 3.1.1."""
@@ -94,20 +116,8 @@ class MqttLink:
         if self._address.username:
             client.username_pw_set(self._address.username, self._address.password)
         if self._address.url.startswith("mqtts:"):
-            client.tls_set_context(self._tls())
+            client.tls_set_context(tls_context(self._address))
         return client
-
-    def _tls(self) -> ssl.SSLContext:
-        try:
-            context = ssl.create_default_context(cafile=self._address.ca_file)
-            if self._address.cert_file:
-                context.load_cert_chain(self._address.cert_file, self._address.key_file)
-        except OSError as exc:
-            raise BrokerRefusedError(
-                f"{self.name}: cannot use the TLS files ({exc}); check mqtt.ca_file, cert_file "
-                "and key_file"
-            ) from exc
-        return context
 
     def _dial(self, client: Client) -> None:
         parts = urlsplit(self._address.url)

@@ -2,12 +2,15 @@
 
 import asyncio
 import ctypes
+import os
 import secrets
 import socket
+import sys
 import time
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NoReturn
 
 from gridtokenx_agent.clock import ClockTrust, KernelTime, rate, remember
 from gridtokenx_agent.ports import Instant
@@ -92,6 +95,11 @@ def notify(address: str | None, message: str) -> None:
     name = "\0" + address[1:] if address.startswith("@") else address
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.sendto(message.encode(), name)
+
+
+def restart_process() -> NoReturn:
+    """Begin this program anew, in the same process, as it was started."""
+    os.execv(sys.executable, [sys.executable, "-m", "gridtokenx_agent", *sys.argv[1:]])  # noqa: S606 - itself
 
 
 def _boot_ms() -> int:

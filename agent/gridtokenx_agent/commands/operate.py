@@ -23,7 +23,7 @@ def run(config: Path) -> None:
 
     settings = app.read_settings(config)
     set_up_logging(settings.log.level, settings.log.format)
-    asyncio.run(app.run(settings))
+    asyncio.run(app.run(settings, config))
 
 
 @click.command()
