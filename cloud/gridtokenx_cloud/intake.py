@@ -161,8 +161,7 @@ class Intake:
         self, opened: OpenedLine, slot: SlotRecord, identity: Identity, meter: Meter
     ) -> None:
         dated_ms = self._date(identity, slot)
-        reading_id = self.books.next_reading_id
-        self.books.next_reading_id += 1
+        reading_id = next(self.books.reading_ids)
         verdict = self._verdict(slot, identity, meter, reading_id, dated_ms)
         self.tally[verdict.status] += 1
         self.changes.readings.append(

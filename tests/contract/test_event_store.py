@@ -1,4 +1,4 @@
-"""One contract for the outbox: the fake and SQLite."""
+"""One contract for the outbox: the fake and both databases."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +12,7 @@ from gridtokenx_cloud.ports.events import EventStore, StreamHead
 from tests.support import build_events as build
 from tests.support.fake_events import FakeEventStore
 from tests.support.store_rows import StoreRows
+from tests.support.stores import migrated
 
 
 class Outbox(NamedTuple):
@@ -19,13 +20,18 @@ class Outbox(NamedTuple):
     append: Callable[[str], None]
 
 
-@pytest.fixture(params=["fake", "sqlite"])
+@pytest.fixture(
+    params=["fake", "sqlite", pytest.param("postgresql", marks=pytest.mark.integration)]
+)
 def outbox(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Outbox]:
     if request.param == "fake":
         fake = FakeEventStore()
         yield Outbox(fake, lambda stream: fake.append(stream, build.slot()))
         return
-    rows = StoreRows(tmp_path / "cloud.db")
+    url = f"sqlite:///{tmp_path / 'cloud.db'}"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgres").new_database()
+    rows = StoreRows(migrated(url))
     yield Outbox(
         SqliteEventStore(rows.database), lambda stream: rows.event((stream,), build.slot())
     )

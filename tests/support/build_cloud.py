@@ -179,15 +179,21 @@ def receipt(outcome: Outcome, gateway: Gateway = GATEWAY) -> Receipt:
 
 @contextmanager
 def cloud(
-    folder: Path,
+    where: Path | Database,
     *,
     rules: ReadingRules | None = None,
     resolution_wh: int = 1,
     epoch_policy: EpochPolicy = "first",
 ) -> Iterator[Cloud]:
-    """Give a cloud that knows ann, bob, one gateway each, HOUSE-17 (ann) and HOUSE-18 (bob)."""
-    database = open_database(f"sqlite:///{folder / 'cloud.db'}")
-    migrate(database)
+    """Give a cloud that knows ann, bob, one gateway each, HOUSE-17 (ann) and HOUSE-18 (bob).
+
+    Its store is a given one with our schema, or made in a folder.
+    """
+    if isinstance(where, Path):
+        database = open_database(f"sqlite:///{where / 'cloud.db'}")
+        migrate(database)
+    else:
+        database = where
     clock = FakeClock()
     registry = SqliteRegistry(database, clock, actor="test")
     enrol(registry, resolution_wh=resolution_wh, epoch_policy=epoch_policy)

@@ -195,15 +195,15 @@ def add_owner(database: Database, owner: int) -> None:
     """Enrol an owner with a gateway and a meter, once."""
     with database.transaction() as tx:
         tx.execute(
-            "INSERT OR IGNORE INTO users VALUES (?, ?, ?)",
+            "INSERT INTO users VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
             (f"user-{owner}", str(wallet(owner).pubkey()), NOON_MS),
         )
         tx.execute(
-            "INSERT OR IGNORE INTO gateways VALUES (?, ?, 'active', ?)",
+            "INSERT INTO gateways VALUES (?, ?, 'active', ?) ON CONFLICT DO NOTHING",
             (f"gateway-{owner}", "test", NOON_MS),
         )
         tx.execute(
-            "INSERT OR IGNORE INTO meters VALUES (?, ?, ?, 10000, 1, 'first', ?)",
+            "INSERT INTO meters VALUES (?, ?, ?, 10000, 1, 'first', ?) ON CONFLICT DO NOTHING",
             (f"HOUSE-{owner}", f"gateway-{owner}", f"user-{owner}", NOON_MS),
         )
 

@@ -39,10 +39,13 @@ def wallet_of(user_id: str) -> str:
 class StoreRows:
     """A store with owners, meters, readings, mints and their events."""
 
-    def __init__(self, path: Path, clock: FakeClock | None = None) -> None:
+    def __init__(self, where: Path | Database, clock: FakeClock | None = None) -> None:
         self.clock = clock or FakeClock()
-        self.database: Database = open_database(f"sqlite:///{path}")
-        migrate(self.database)
+        if isinstance(where, Path):
+            self.database: Database = open_database(f"sqlite:///{where}")
+            migrate(self.database)
+        else:
+            self.database = where
         self.access = SqliteAccess(self.database, self.clock)
         self._seq: dict[str, int] = {}
         self._execute(

@@ -1,6 +1,6 @@
 """What ingest needs of the store: everything known about a batch, and one commit of all changes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -60,7 +60,7 @@ class Books:
         clock_offsets: (gateway, boot) to wall clock minus boot-time clock by its first clock
             record, ms.
         sample_times: Newest stored sample of a stream: (seq, time in ms).
-        next_reading_id: First id that is free.
+        reading_ids: Free ids, one for each record of the batch.
     """
 
     gateways: dict[str, str] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class Books:
     key_ends_ms: dict[str, int] = field(default_factory=dict)
     clock_offsets: dict[tuple[str, str], int] = field(default_factory=dict)
     sample_times: dict[StreamKey, tuple[int, int]] = field(default_factory=dict)
-    next_reading_id: int = 1
+    reading_ids: Iterator[int] = field(default_factory=lambda: iter(()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -196,11 +196,12 @@ class SqliteAccess:
         """Return those (token, session) pairs that were revoked or signed out."""
         with reading(self._database) as connection:
             rows = connection.execute(
-                "SELECT json_extract(c.value, '$[0]'), json_extract(c.value, '$[1]')"
-                " FROM json_each(?) c WHERE NOT EXISTS (SELECT 1 FROM api_tokens t"
-                "   WHERE t.token_hash = json_extract(c.value, '$[0]') AND t.revoked_at_ms IS NULL)"
-                " OR (json_extract(c.value, '$[1]') IS NOT NULL AND NOT EXISTS (SELECT 1"
-                "   FROM sessions s WHERE s.session_hash = json_extract(c.value, '$[1]')))",
+                "SELECT c.token, c.session"  # noqa: S608 - our own columns
+                f" FROM {connection.dialect.rows('token', 'session')} c"
+                " WHERE NOT EXISTS (SELECT 1 FROM api_tokens t"
+                "   WHERE t.token_hash = c.token AND t.revoked_at_ms IS NULL)"
+                " OR (c.session IS NOT NULL AND NOT EXISTS (SELECT 1"
+                "   FROM sessions s WHERE s.session_hash = c.session))",
                 (json.dumps(list(credentials)),),
             ).fetchall()
         return frozenset((row[0], row[1]) for row in rows)

@@ -53,9 +53,7 @@ class Dialect:
     """What one database can do and the other can't, as pieces of SQL.
 
     Attributes:
-        row_lock: After a SELECT: nobody else changes its rows before the end of the transaction.
-            References to them stay possible.
-        skip_locked: The same, leaving out the rows that somebody else has locked.
+        locks_rows: Whether others write at the same time, so that rows have to be locked.
         journal_lock: A statement after which only this transaction writes events and audit
             entries; empty where every transaction is the only writer anyway.
         migration_lock: The same for migrations.
@@ -65,14 +63,23 @@ class Dialect:
         next_reading_ids: A statement that gives the next `?` free reading ids, one a row.
     """
 
-    row_lock: str
-    skip_locked: str
+    locks_rows: bool
     journal_lock: str
     migration_lock: str
     json_rows: str
     text_at: str
     int_at: str
     next_reading_ids: str
+
+    def row_lock(self, alias: str, *, skip_locked: bool = False) -> str:
+        """Return what to put behind a SELECT so that nobody else changes the rows of *alias*.
+
+        References to them stay possible. Rows that somebody else has locked are waited for, or
+        left out.
+        """
+        if not self.locks_rows:
+            return ""
+        return f" FOR NO KEY UPDATE OF {alias}{' SKIP LOCKED' if skip_locked else ''}"
 
     def rows(self, *columns: str) -> str:
         """Return a table expression over one JSON parameter, an array of arrays.

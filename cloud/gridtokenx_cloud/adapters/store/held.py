@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from gridtokenx_cloud.adapters.store.database import Connection, Database, Row
-from gridtokenx_cloud.adapters.store.ingest import METER_SQL, load_epoch
-from gridtokenx_cloud.adapters.store.ingest_rows import save_epoch
+from gridtokenx_cloud.adapters.store.ingest import METER_SQL, load_epoch, lock_registry
+from gridtokenx_cloud.adapters.store.ingest_rows import save_epochs
 from gridtokenx_cloud.adapters.store.outbox import append_audit, append_event
 from gridtokenx_cloud.adapters.store.registry_rows import load_windows
 from gridtokenx_cloud.errors import NotFoundError, ValidationError
@@ -85,6 +85,7 @@ class SqliteHeldReadings:
         """
         check_epoch_name(epoch)
         with self._database.transaction() as tx:
+            lock_registry(tx, (), {meter_id})
             book = load_epoch(tx, (meter_id, epoch))
             if book is None:
                 raise NotFoundError(
@@ -92,7 +93,7 @@ class SqliteHeldReadings:
                     "`gtx-cloud held list` shows what waits."
                 )
             book.status = "accepted"
-            save_epoch(tx, (meter_id, epoch), book, self._clock.now_ms())
+            save_epochs(tx, {(meter_id, epoch): book}, self._clock.now_ms())
             rows = tx.execute(
                 f"{_HELD_SQL} AND r.reason = 'UnknownEpoch' AND r.meter_id = ? AND r.epoch = ?"
                 " ORDER BY r.seq",
@@ -120,7 +121,7 @@ class SqliteHeldReadings:
         if verdict.span is not None:
             held.book.span = verdict.span
             key = (held.meter.meter_id, held.reading.epoch)
-            save_epoch(tx, key, held.book, self._clock.now_ms())
+            save_epochs(tx, {key: held.book}, self._clock.now_ms())
         self._tell(tx, held, *held.events(verdict))
 
     def _tell(self, tx: Connection, held: "_Held", *events: MarketEvent) -> None:
@@ -197,7 +198,12 @@ class _Held:
 
 
 def _find(tx: Connection, reading_id: int) -> Row:
-    row: Row | None = tx.execute(f"{_HELD_SQL} AND r.reading_id = ?", (reading_id,)).fetchone()
+    """Return a held reading, its meter locked: its epoch and its status stand until the commit."""
+    sql = f"{_HELD_SQL} AND r.reading_id = ?"
+    row: Row | None = tx.execute(sql, (reading_id,)).fetchone()
+    if row is not None:
+        lock_registry(tx, (), {row["meter_id"]})
+        row = tx.execute(sql, (reading_id,)).fetchone()
     if row is None:
         raise NotFoundError(
             f"Reading {reading_id} is not held; `gtx-cloud held list` shows what is."

@@ -1,5 +1,6 @@
 """`IngestStore` over SQLite: load what a batch touches, save all it changes."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -72,8 +73,10 @@ class SqliteIngestUnit:
         for identity in wanted:
             touched[identity.key].add(identity.seq)
             boots.add((identity.gateway_id, identity.boot_id))
-        books = Books(next_reading_id=self._next_reading_id())
-        self._load_registry(books, gateway_ids, {stream for stream, _ in touched})
+        meter_ids = {stream for stream, _ in touched}
+        lock_registry(self._tx, gateway_ids, meter_ids)
+        books = Books(reading_ids=self._free_reading_ids(sum(map(len, touched.values()))))
+        self._load_registry(books, gateway_ids, meter_ids)
         load_history(self._tx, books)
         for key, seqs in touched.items():
             self._load_stream(books, key, seqs)
@@ -88,9 +91,11 @@ class SqliteIngestUnit:
                 books.clock_offsets[boot] = row["offset_ms"]
         return books
 
-    def _next_reading_id(self) -> int:
-        row = self._row("SELECT coalesce(max(reading_id), 0) + 1 AS free FROM meter_readings", ())
-        return 1 if row is None else int(row["free"])
+    def _free_reading_ids(self, count: int) -> Iterator[int]:
+        if count == 0:
+            return iter(())
+        rows = self._tx.execute(self._tx.dialect.next_reading_ids, (count,)).fetchall()
+        return iter([row[0] for row in rows])
 
     def _row(self, sql: str, values: tuple[Any, ...]) -> Row | None:
         row: Row | None = self._tx.execute(sql, values).fetchone()
@@ -146,6 +151,26 @@ class SqliteIngestUnit:
     def save(self, changes: Changes) -> None:
         """See `IngestUnit.save`."""
         save_changes(self._tx, changes)
+
+
+def lock_registry(tx: Connection, gateway_ids: Iterable[str], meter_ids: Iterable[str]) -> None:
+    """Keep other writers off what hangs on these gateways and meters until the commit.
+
+    Whoever moves a credit holds its meter, whoever stores a gateway's records holds the gateway.
+    All take gateways before meters, each by name, so that no two wait for each other.
+    """
+    if not tx.dialect.locks_rows:
+        return
+    for table, column, names in (
+        ("gateways", "gateway_id", gateway_ids),
+        ("meters", "meter_id", meter_ids),
+    ):
+        # Table and column are literals of this module.
+        tx.execute(
+            f"SELECT 1 FROM {table} t JOIN {tx.dialect.rows('name')} k ON k.name = t.{column}"  # noqa: S608
+            f" ORDER BY t.{column}{tx.dialect.row_lock('t')}",
+            (json.dumps([[name] for name in sorted(set(names))]),),
+        )
 
 
 def load_ranges(tx: Connection, key: StreamKey, seqs: set[int]) -> Ranges:

@@ -1,5 +1,8 @@
 """Write the changes of one batch, inside the caller's transaction."""
 
+import json
+from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
 from gridtokenx_cloud.adapters.store.database import Connection
@@ -14,7 +17,6 @@ from gridtokenx_cloud.ports.ingest import (
     StreamKey,
 )
 from gridtokenx_cloud.verify import LAST_DATE_MS
-from gridtokenx_wire.receipt import Ranges
 from gridtokenx_wire.record import EventRecord
 
 _DAY_MS = 86_400_000
@@ -26,6 +28,10 @@ ON CONFLICT (meter_id, epoch) DO UPDATE SET
     status = excluded.status, baseline_wh = excluded.baseline_wh,
     baseline_seq = excluded.baseline_seq, credited_through_wh = excluded.credited_through_wh,
     newest_seq = excluded.newest_seq, newest_reading_id = excluded.newest_reading_id
+"""
+_SAVE_RANGE_SQL = """
+INSERT INTO seq_ranges (stream, epoch, first_seq, last_seq) VALUES (?, ?, ?, ?)
+ON CONFLICT (stream, epoch, first_seq) DO UPDATE SET last_seq = excluded.last_seq
 """
 _SAVE_READING_SQL = """
 INSERT INTO meter_readings (reading_id, meter_id, epoch, seq, gateway_id, user_id,
@@ -47,7 +53,7 @@ _SAVE_REJECTION_SQL = """
 INSERT INTO rejections (gateway_id, line_hash, line, code, reason, first_at_ms, last_at_ms)
 VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (gateway_id, line_hash) DO UPDATE SET
-    times = times + 1, code = excluded.code, reason = excluded.reason,
+    times = rejections.times + 1, code = excluded.code, reason = excluded.reason,
     last_at_ms = excluded.last_at_ms
 RETURNING times
 """
@@ -59,30 +65,42 @@ ON CONFLICT (gateway_id, day_ms) DO UPDATE SET lines = rejection_floods.lines + 
 # before the baseline is not, and stays with the operator.
 _TOO_OLD_TO_LATE_SQL = """
 UPDATE meter_readings INDEXED BY meter_readings_held SET status = 'late', reason = NULL
-WHERE status = 'held' AND reason = 'ReadingTooOld' AND EXISTS (
+WHERE status = 'held' AND reason = 'ReadingTooOld' AND meter_id IN (
+    SELECT meter_id FROM {meters} k) AND EXISTS (
     SELECT 1 FROM meter_epochs e
     WHERE e.meter_id = meter_readings.meter_id AND e.epoch = meter_readings.epoch
     AND meter_readings.seq BETWEEN e.baseline_seq AND e.newest_seq)
 """
 _DATE_SQL = """
-UPDATE meter_readings SET reading_timestamp_ms = max(0, min(mono_ms + ?, ?))
-WHERE gateway_id = ? AND boot_id = ? AND reading_timestamp_ms IS NULL
+UPDATE meter_readings SET reading_timestamp_ms = CASE
+    WHEN mono_ms + :offset_ms < 0 THEN 0
+    WHEN mono_ms + :offset_ms > :last_ms THEN :last_ms
+    ELSE mono_ms + :offset_ms END
+WHERE gateway_id = :gateway AND boot_id = :boot AND reading_timestamp_ms IS NULL
 """
 
 
 def save_changes(tx: Connection, changes: Changes) -> None:
     """Write every change and its events."""
     at_ms = changes.at_ms
-    for key, (before, after) in sorted(changes.ranges.items()):
-        _save_ranges(tx, key, before, after)
+    _save_ranges(tx, changes)
     tx.executemany(_SAVE_READING_SQL, [_reading(row, at_ms) for row in changes.readings])
-    for key, book in sorted(changes.epochs.items()):
-        save_epoch(tx, key, book, at_ms)
+    save_epochs(tx, changes.epochs, at_ms)
     _save_samples_and_records(tx, changes)
     for (gateway_id, boot_id), offset_ms in changes.clock_offsets.items():
-        tx.execute(_DATE_SQL, (offset_ms, LAST_DATE_MS, gateway_id, boot_id))
+        tx.execute(
+            _DATE_SQL,
+            {
+                "offset_ms": offset_ms,
+                "last_ms": LAST_DATE_MS,
+                "gateway": gateway_id,
+                "boot": boot_id,
+            },
+        )
     if changes.newest_moved:
-        tx.execute(_TOO_OLD_TO_LATE_SQL)
+        meters = sorted({meter_id for meter_id, _ in changes.epochs})
+        sql = _TOO_OLD_TO_LATE_SQL.format(meters=tx.dialect.rows("meter_id"))
+        tx.execute(sql, (json.dumps([[meter_id] for meter_id in meters]),))
     for gateway_id, lines in sorted(changes.uncounted.items()):
         tx.execute(_COUNT_FLOOD_SQL, (gateway_id, at_ms // _DAY_MS * _DAY_MS, lines))
     refused = [new for new in changes.rejections if _is_news(tx, new, at_ms)]
@@ -98,8 +116,13 @@ def _is_news(tx: Connection, new: NewRejection, at_ms: int) -> bool:
     return bool(times == 1)
 
 
-def save_epoch(tx: Connection, key: StreamKey, book: EpochBook, at_ms: int) -> None:
-    """Write one epoch of a meter."""
+def save_epochs(tx: Connection, books: Mapping[StreamKey, EpochBook], at_ms: int) -> None:
+    """Write epochs of meters."""
+    rows = [_epoch(key, book, at_ms) for key, book in sorted(books.items(), key=itemgetter(0))]
+    tx.executemany(_SAVE_EPOCH_SQL, rows)
+
+
+def _epoch(key: StreamKey, book: EpochBook, at_ms: int) -> tuple[Any, ...]:
     span = book.span
     values: tuple[int | None, ...] = (None,) * 5
     if span is not None:
@@ -110,19 +133,18 @@ def save_epoch(tx: Connection, key: StreamKey, book: EpochBook, at_ms: int) -> N
             span.newest.seq,
             span.newest.reading_id,
         )
-    tx.execute(_SAVE_EPOCH_SQL, (*key, book.status, *values, at_ms))
+    return (*key, book.status, *values, at_ms)
 
 
-def _save_ranges(tx: Connection, key: StreamKey, before: Ranges, after: Ranges) -> None:
-    gone = sorted(set(before) - set(after))
-    tx.executemany(
-        "DELETE FROM seq_ranges WHERE stream = ? AND epoch = ? AND first_seq = ?",
-        [(*key, first) for first, _ in gone],
-    )
-    tx.executemany(
-        "INSERT INTO seq_ranges (stream, epoch, first_seq, last_seq) VALUES (?, ?, ?, ?)",
-        [(*key, first, last) for first, last in sorted(set(after) - set(before))],
-    )
+def _save_ranges(tx: Connection, changes: Changes) -> None:
+    gone: list[tuple[str, str, int]] = []
+    grown: list[tuple[str, str, int, int]] = []
+    for key, (before, after) in sorted(changes.ranges.items()):
+        kept = {first for first, _ in after}
+        gone += [(*key, first) for first, _ in before if first not in kept]
+        grown += [(*key, first, last) for first, last in sorted(set(after) - set(before))]
+    tx.executemany("DELETE FROM seq_ranges WHERE stream = ? AND epoch = ? AND first_seq = ?", gone)
+    tx.executemany(_SAVE_RANGE_SQL, grown)
 
 
 def _reading(new: NewReading, at_ms: int) -> tuple[Any, ...]:

@@ -1,11 +1,9 @@
 """Batches and attempts of the minting service: every move is one commit with its audit entry."""
 
-import json
-
 from gridtokenx_cloud.adapters.store.database import Connection, Database, Row
 from gridtokenx_cloud.adapters.store.mint_events import batch_completed, owners_minted
 from gridtokenx_cloud.adapters.store.mint_queue import SqliteMintQueue, read_leaves, refuse_rows
-from gridtokenx_cloud.adapters.store.outbox import append_audit, append_event
+from gridtokenx_cloud.adapters.store.outbox import append_audit, append_event, only_writer
 from gridtokenx_cloud.errors import ConfigError, DisputedBatchError
 from gridtokenx_cloud.events import ADMIN_STREAM, user_stream
 from gridtokenx_cloud.mint_state import ChainError
@@ -38,6 +36,8 @@ class SqliteMintStore(SqliteMintQueue):
             ConfigError: A value differs from the one this store was started with.
         """
         with self._database.transaction() as tx:
+            # Two processes may start at once: the second one finds what the first one has bound.
+            only_writer(tx)
             known = {row["name"]: row["value"] for row in tx.execute("SELECT * FROM facts")}
             faults = tuple(
                 f"{name} is {value}, but this store was started with {known[name]};"
@@ -269,12 +269,12 @@ def _move(
         landing and landing.fee_lamports,
         now_ms if landing else None,
         batch_id,
-        json.dumps(sources),
+        *sources,
     )
     moved = tx.execute(
-        "UPDATE mint_batches SET state = ?, dispute = ?, signature = ?, slot = ?,"
+        "UPDATE mint_batches SET state = ?, dispute = ?, signature = ?, slot = ?,"  # noqa: S608
         " fee_lamports = ?, final_at_ms = ? WHERE batch_id = ?"
-        " AND state IN (SELECT value FROM json_each(?))",
+        f" AND state IN ({', '.join('?' * len(sources))})",
         values,
     ).rowcount
     if moved != 1:

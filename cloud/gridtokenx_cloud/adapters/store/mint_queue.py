@@ -1,5 +1,6 @@
 """Credits on their way into a batch, and those a rule or the chain refused."""
 
+import json
 from collections.abc import Sequence
 
 from gridtokenx_cloud.adapters.store.database import Connection, Database
@@ -32,7 +33,7 @@ _DUST_AGE_MS = 24 * 3600 * 1000
 _FETCH = """
     SELECT reading_id, user_id, wallet_address, meter_id, credit_wh, submitted_at_ms
     FROM mint_queue
-    WHERE CASE WHEN :retries THEN attempts IS NOT NULL AND parked_at_ms IS NULL
+    WHERE CASE WHEN :retries = 1 THEN attempts IS NOT NULL AND parked_at_ms IS NULL
             AND next_retry_at_ms <= :now_ms ELSE attempts IS NULL END
         AND owner_percentile(user_id) < :owner_percent
         -- An owner below the threshold must not fill the window, or others would starve behind.
@@ -208,8 +209,9 @@ def _open_batch(tx: Connection, group: MintGroup, now_ms: int) -> int:
     row = tx.execute(
         "INSERT INTO mint_batches (state, memo, merkle_root, leaf_count, marker, total_wh,"
         " total_base_units, sealed_at_ms, oldest_credit_at_ms)"
-        " VALUES ('sealed', '', x'', 0, '', ?, ?, ?, ?) RETURNING batch_id",
+        " VALUES ('sealed', '', ?, 0, '', ?, ?, ?, ?) RETURNING batch_id",
         (
+            b"",
             sum(item.credit_wh for item in group.items),
             group.total_base_units,
             now_ms,
@@ -220,7 +222,19 @@ def _open_batch(tx: Connection, group: MintGroup, now_ms: int) -> int:
 
 
 def _claim(tx: Connection, batch_id: int, group: MintGroup) -> None:
-    """Tie the readings to the batch; refuse it when one has changed since it was fetched."""
+    """Tie the readings to the batch; refuse it when one has changed since it was fetched.
+
+    A reading that another transaction is writing to counts as changed: nobody waits here.
+    """
+    wanted = [[item.reading_id] for item in group.items]
+    lock = tx.dialect.row_lock("r", skip_locked=True)
+    free = tx.execute(
+        f"SELECT r.reading_id FROM {tx.dialect.rows('#id')} k"  # noqa: S608 - our own columns
+        f" JOIN meter_readings r ON r.reading_id = k.id ORDER BY 1{lock}",
+        (json.dumps(wanted),),
+    ).fetchall()
+    if len(free) != len(wanted):
+        raise _TakenError
     claimed = tx.executemany(
         "UPDATE meter_readings SET batch_id = ? WHERE reading_id = ? AND credit_wh = ?"
         " AND minted = 0 AND batch_id IS NULL"

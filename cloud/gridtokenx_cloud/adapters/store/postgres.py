@@ -31,8 +31,7 @@ _SESSION = (
     " SET client_connection_check_interval = '10s'"
 )
 _DIALECT = Dialect(
-    row_lock=" FOR NO KEY UPDATE",
-    skip_locked=" FOR NO KEY UPDATE SKIP LOCKED",
+    locks_rows=True,
     journal_lock=f"SELECT pg_advisory_xact_lock({_LOCK_SPACE}, {_JOURNAL})",
     migration_lock=f"SELECT pg_advisory_xact_lock({_LOCK_SPACE}, {_MIGRATION})",
     json_rows="json_array_elements(?::json) AS e(value)",
@@ -153,7 +152,7 @@ class PostgresDatabase:
     """
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self.url = url
         self._local = threading.local()
         self._lock = threading.Lock()
         self._open: weakref.WeakSet[PostgresConnection] = weakref.WeakSet()
@@ -161,7 +160,7 @@ class PostgresDatabase:
     @property
     def name(self) -> str:
         """See `Database.name`."""
-        parts = urlsplit(self._url)
+        parts = urlsplit(self.url)
         return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     @property
@@ -174,7 +173,7 @@ class PostgresDatabase:
         return connection
 
     def _connect(self) -> PostgresConnection:
-        connection = PostgresConnection(self._url, self.name)
+        connection = PostgresConnection(self.url, self.name)
         with self._lock:
             self._open.add(connection)
         return connection
@@ -251,7 +250,7 @@ class PostgresDatabase:
         program = shutil.which("pg_dump")
         if program is None:
             raise ConfigError(("pg_dump is not installed here; on Debian: postgresql-client",))
-        known = conninfo_to_dict(self._url)
+        known = conninfo_to_dict(self.url)
         names = {"dbname": "database"}
         # In the environment, not among the arguments: those are for everybody to read.
         env = {f"PG{names.get(key, key).upper()}": str(text) for key, text in known.items()}

@@ -15,8 +15,7 @@ from gridtokenx_cloud.tokenization import owner_percentile
 
 _BUSY_TIMEOUT_S = 15.0
 _DIALECT = Dialect(
-    row_lock="",
-    skip_locked="",
+    locks_rows=False,
     journal_lock="",
     migration_lock="",
     json_rows="json_each(?)",

@@ -52,7 +52,7 @@ WAITING = """
         UNION ALL
         SELECT r.meter_id, r.user_id, r.credit_wh
         FROM mint_batches b JOIN meter_readings r USING (batch_id)
-        WHERE b.state <> 'final' AND r.credit_wh > 0 AND r.minted = 0)
+        WHERE b.state <> 'final' AND r.credit_wh > 0 AND r.minted = 0) w
     WHERE :user IS NULL OR user_id = :user
     GROUP BY meter_id, user_id
 """
@@ -65,11 +65,11 @@ POWER = """
             WHERE meter_id = :meter AND epoch = (
                 SELECT epoch FROM meter_epochs WHERE meter_id = :meter
                 ORDER BY opened_at_ms DESC LIMIT 1)
-            ORDER BY seq DESC LIMIT :limit)
+            ORDER BY seq DESC LIMIT :limit) s
         UNION ALL
         SELECT * FROM (SELECT at_ms, active_power_w AS power_w FROM meter_readings
             WHERE meter_id = :meter AND at_ms >= :since
-            ORDER BY at_ms DESC LIMIT :limit))
+            ORDER BY at_ms DESC LIMIT :limit) r) p
     WHERE power_w IS NOT NULL AND at_ms >= :since
     ORDER BY at_ms
 """
@@ -96,7 +96,7 @@ MINTS = """
 SHARES = """
     SELECT r.batch_id, r.user_id, r.meter_id, SUM(r.credit_wh) AS credit_wh, COUNT(*) AS readings
     FROM meter_readings r
-    WHERE r.batch_id IN (SELECT value FROM json_each(:batches))
+    WHERE r.batch_id BETWEEN :first AND :last
         AND (:user IS NULL OR r.user_id = :user)
     GROUP BY r.batch_id, r.user_id, r.meter_id ORDER BY r.meter_id
 """

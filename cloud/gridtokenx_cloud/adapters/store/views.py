@@ -88,8 +88,9 @@ class SqliteViews:
         with reading(self._database) as connection:
             rows = connection.execute(sql.MINTS, values).fetchall()
             page = rows[:limit]
-            batches = json.dumps(sorted({row["batch_id"] for row in page}))
-            for row in connection.execute(sql.SHARES, {"batches": batches, "user": user_id}):
+            batches = [row["batch_id"] for row in page] or [0]
+            span = {"first": min(batches), "last": max(batches), "user": user_id}
+            for row in connection.execute(sql.SHARES, span):
                 share = MeterShare(
                     meter_id=row["meter_id"],
                     credit_wh=row["credit_wh"],

@@ -1,0 +1,45 @@
+"""Fixtures of every test: stores of both kinds."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from gridtokenx_cloud.adapters.store.database import Database, open_database
+from tests.support.postgres import NOT_INSTALLED, Server, find_postgres, running_postgres
+from tests.support.stores import migrated
+
+BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """Give a PostgreSQL server of this test run."""
+    if find_postgres() is None:
+        pytest.skip(NOT_INSTALLED)
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=BOTH)
+def new_store_url(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], str]:
+    """Give a maker of empty stores, in turn SQLite's and PostgreSQL's."""
+    if request.param == "sqlite":
+        return lambda: f"sqlite:///{tmp_path_factory.mktemp('store') / 'cloud.db'}"
+    server: Server = request.getfixturevalue("postgres")
+    return server.new_database
+
+
+@pytest.fixture(scope="session")
+def new_store(
+    request: pytest.FixtureRequest, new_store_url: Callable[[], str]
+) -> Callable[[], Database]:
+    """Give a maker of stores with our schema; whoever takes one closes it."""
+    if new_store_url().startswith("sqlite"):
+        return lambda: migrated(new_store_url())
+    server: Server = request.getfixturevalue("postgres")
+    template = server.new_database()
+    migrated(template).close()
+    name = template.rpartition("/")[2]
+    return lambda: open_database(server.new_database(template=name))
