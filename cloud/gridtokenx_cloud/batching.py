@@ -6,34 +6,17 @@ import hmac
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 
-from gridtokenx_cloud.errors import BatchTooLargeError, EmptyBatchError, ValidationError
+from gridtokenx_cloud.errors import ValidationError
 from gridtokenx_wire import base58
 
 LAMPORTS_PER_SIGNATURE = 5_000
 MAX_MEMO_BYTES = 127
 """One length byte, and short enough for every memo program."""
-SIGNATURES = 2
-"""Fee payer and mint authority are two keys."""
 
-_ACCOUNT_LOCKS = 64
 _SEED_CHARACTERS = 32
 _SYSTEM_PROGRAM = bytes(32)
 _MEMO = re.compile(r"gm1:(\d{1,19}):(\d{1,10}):(\d{1,10}):(\d{1,10}):([A-Za-z0-9_-]{43})\Z")
-
-
-class TransactionFormat(Enum):
-    """How the bytes of a transaction are laid out; v1 only where the cluster takes it."""
-
-    LEGACY = "legacy"
-    V0 = "v0"
-    V1 = "v1"
-
-    @property
-    def max_bytes(self) -> int:
-        """Largest transaction that a node takes."""
-        return 4096 if self is TransactionFormat.V1 else 1232
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,43 +110,6 @@ class _OpenGroup:
         self.items.append(item)
         self._wallets.add(item.wallet_address)
         self._total += item.amount_base_units
-
-
-def transaction_bytes(form: TransactionFormat, recipients: int, memo_bytes: int) -> int:
-    """Return the exact size of a mint transaction.
-
-    Two signatures, one `MintToChecked` per recipient, a memo below 128 bytes, the marker, a
-    compute-unit limit and price. The programs are token, memo, system and (not in v1, where limit
-    and fee are in the header) compute budget.
-    """
-    memo, marker = 3 + memo_bytes, 98 + _SEED_CHARACTERS
-    if form is TransactionFormat.V1:
-        addresses = SIGNATURES + 3 + 1 + 1 + recipients
-        return 64 * SIGNATURES + 42 + 32 * addresses + 17 * recipients + memo + 1 + marker + 1 + 12
-    addresses = SIGNATURES + 4 + 1 + 1 + recipients
-    legacy = 1 + 64 * SIGNATURES + 4 + 32 * addresses + 32 + 1 + 16 * recipients
-    return legacy + memo + marker + 8 + 12 + (2 if form is TransactionFormat.V0 else 0)
-
-
-def max_recipients(form: TransactionFormat, memo_bytes: int = 80) -> int:
-    """Return how many recipients one transaction of this format carries."""
-    per_recipient = 49 if form is TransactionFormat.V1 else 48
-    spare = form.max_bytes - transaction_bytes(form, 0, memo_bytes)
-    programs = 3 if form is TransactionFormat.V1 else 4
-    return min(spare // per_recipient, _ACCOUNT_LOCKS - SIGNATURES - programs - 2)
-
-
-def check_recipients(recipients: int, form: TransactionFormat) -> None:
-    """Refuse a batch that no transaction can carry.
-
-    Raises:
-        EmptyBatchError: Nobody is to receive anything.
-        BatchTooLargeError: More recipients than the format carries.
-    """
-    if recipients < 1:
-        raise EmptyBatchError("a batch without recipients can't be minted")
-    if recipients > max_recipients(form):
-        raise BatchTooLargeError(recipients, max_recipients(form))
 
 
 def estimate_fee(signatures: int, price_micro_lamports: int, compute_units: int) -> int:

@@ -3,13 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gridtokenx_cloud.batching import (
-    BatchLimits,
-    BatchMemo,
-    Markers,
-    TransactionFormat,
-    max_recipients,
-)
+from gridtokenx_cloud.batching import BatchLimits, BatchMemo, Markers
+from gridtokenx_cloud.formats import TransactionFormat, max_recipients
 from gridtokenx_cloud.merkle import leaf_hash, merkle_root
 from gridtokenx_cloud.ports.mint import Compose, Composed, Leaf
 from gridtokenx_cloud.tokenization import Conversion
@@ -34,11 +29,12 @@ class MintRules:
     max_batch_size: int = 60
     max_base_units_per_transaction: int = 10**13
     form: TransactionFormat = TransactionFormat.LEGACY
+    signatures: int = 2
 
     @property
     def limits(self) -> BatchLimits:
         """What one transaction may hold."""
-        recipients = min(self.max_batch_size, max_recipients(self.form))
+        recipients = min(self.max_batch_size, max_recipients(self.form, self.signatures))
         return BatchLimits(recipients, self.max_base_units_per_transaction)
 
 

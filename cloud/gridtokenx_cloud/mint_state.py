@@ -6,9 +6,9 @@ it, its signature is unknown, its marker does not exist, and both answers are at
 
 from dataclasses import dataclass
 
-MARKER_INDEX = 2
-"""Instructions: compute-unit limit, price, marker, the mints, memo."""
-FIRST_MINT_INDEX = 3
+MARKER_INDEX = 0
+"""Instructions: marker, the mints, memo; limit and price come last, since v1 has none."""
+FIRST_MINT_INDEX = 1
 
 _RESOLVE_LOOKS = 30
 _BAD_RECIPIENT = frozenset(

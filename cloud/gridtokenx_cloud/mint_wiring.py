@@ -1,8 +1,9 @@
 """Puts the minting service together from the settings; the only place that knows all its parts."""
 
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
@@ -10,8 +11,12 @@ from solders.pubkey import Pubkey
 from gridtokenx_cloud.adapters.keystore import PolicySigner, SignerPolicy, load_keypair
 from gridtokenx_cloud.adapters.solana_rpc.chain import SolanaMintChain
 from gridtokenx_cloud.adapters.solana_rpc.history import SolanaHistory
+from gridtokenx_cloud.adapters.solana_rpc.probe import best_format
 from gridtokenx_cloud.adapters.solana_rpc.rpc import FailoverRpc, JsonRpc, connect
+from gridtokenx_cloud.adapters.solana_rpc.sending import Sender
 from gridtokenx_cloud.adapters.solana_rpc.setup import check_chain, read_token
+from gridtokenx_cloud.adapters.solana_rpc.status import StatusPoll
+from gridtokenx_cloud.adapters.solana_rpc.tables import LookupTables
 from gridtokenx_cloud.adapters.solana_rpc.transactions import (
     TOKEN_PROGRAMS,
     SolanaWallets,
@@ -20,9 +25,10 @@ from gridtokenx_cloud.adapters.solana_rpc.transactions import (
 from gridtokenx_cloud.adapters.store.database import Database
 from gridtokenx_cloud.adapters.store.mint import SqliteMintStore
 from gridtokenx_cloud.adapters.store.mint_audit import SqliteAuditStore
+from gridtokenx_cloud.adapters.store.mint_upkeep import SqliteMintUpkeep
 from gridtokenx_cloud.audit import unknown_mints
-from gridtokenx_cloud.batching import Markers, TransactionFormat
-from gridtokenx_cloud.errors import ConfigError
+from gridtokenx_cloud.batching import Markers
+from gridtokenx_cloud.formats import TransactionFormat
 from gridtokenx_cloud.mint_rules import MintRules
 from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.settings import Settings, TokenizationConfig, require
@@ -30,7 +36,10 @@ from gridtokenx_cloud.settle import MeterPollingService
 from gridtokenx_cloud.tokenization import Conversion, RetryPolicy, conversion
 
 _DAY_MS = 86_400_000
-_FORMATS = {"auto": TransactionFormat.LEGACY} | {form.value: form for form in TransactionFormat}
+_POLL_WINDOW_S = 0.05
+"""Attempts whose next look is due within it share one."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +61,6 @@ def conversion_of(settings: Settings) -> Conversion:
 def rules_of(settings: Settings, tokenization: TokenizationConfig | None = None) -> MintRules:
     """Return the minting rules; *tokenization* = the group with what was changed while running."""
     group, chain = tokenization or settings.tokenization, settings.blockchain
-    form = _FORMATS[chain.transaction_format]
-    if form is TransactionFormat.V1:
-        raise ConfigError(
-            (
-                "IncompatibleValues: BLOCKCHAIN_TRANSACTION_FORMAT=v1 is not built by this"
-                " version; use auto, legacy or v0",
-            )
-        )
     return MintRules(
         conversion=conversion_of(settings),
         auto_mint_enabled=group.auto_mint_enabled,
@@ -73,8 +74,15 @@ def rules_of(settings: Settings, tokenization: TokenizationConfig | None = None)
         concurrent_batches=chain.concurrent_batches,
         max_batch_size=chain.max_batch_size,
         max_base_units_per_transaction=chain.max_tokens_per_transaction,
-        form=form,
     )
+
+
+async def format_of(settings: Settings, rpc: FailoverRpc, payer: Pubkey) -> TransactionFormat:
+    """Return the format of mint transactions: as set, or the widest that the cluster takes."""
+    chosen = settings.blockchain.transaction_format
+    if chosen == "auto":
+        return await best_format(rpc, payer)
+    return TransactionFormat(chosen)
 
 
 @asynccontextmanager
@@ -129,13 +137,19 @@ async def connected_minter(
             genesis = await check_chain(rpc, token, settings.blockchain.genesis_hash)
             store.bind(_facts(token, genesis, fixed.conversion, markers), clock.now_ms())
             history = SolanaHistory(rpc, token)
+            form = await format_of(settings, rpc, token.payer)
             spent = store.signed_since(clock.now_ms() // _DAY_MS * _DAY_MS)
+            sender = _sender(settings, rpc, token, _signers(settings, keys, clock, spent), clock)
+            _log.info("format_chosen", extra={"format": form.value})
+            tables = LookupTables(sender, SqliteMintUpkeep(database), clock)
+            poll = StatusPoll(rpc, _POLL_WINDOW_S)
+            chosen = rules or (lambda: fixed)
             service = MeterPollingService(
                 store,
-                _chain(settings, rpc, token, markers, _signers(settings, keys, clock, spent)),
+                SolanaMintChain(rpc, sender, markers, form, tables, poll),
                 history,
                 SolanaWallets(token),
-                rules=rules or (lambda: fixed),
+                rules=lambda: replace(chosen(), form=form, signatures=sender.signatures),
                 markers=markers,
                 clock=clock,
             )
@@ -155,12 +169,8 @@ def _load_keys(settings: Settings) -> _Keys:
     payer = require(group.fee_payer_key, "BLOCKCHAIN_FEE_PAYER_KEY")
     keys = _Keys(load_keypair(authority), load_keypair(payer))
     if keys.authority == keys.payer:
-        raise ConfigError(
-            (
-                "IncompatibleValues: BLOCKCHAIN_MINT_AUTHORITY_KEY and BLOCKCHAIN_FEE_PAYER_KEY"
-                " are one key; use two",
-            )
-        )
+        # Half the fees, but the key that may mint then also holds SOL and pays.
+        _log.warning("one_key_for_both", extra={"address": str(keys.payer.pubkey())})
     return keys
 
 
@@ -175,39 +185,29 @@ def _token_of(settings: Settings, keys: _Keys) -> Token:
     )
 
 
-def _signers(
-    settings: Settings, keys: _Keys, clock: Clock, spent_today: int
-) -> tuple[PolicySigner, PolicySigner]:
+def _signers(settings: Settings, keys: _Keys, clock: Clock, spent_today: int) -> list[PolicySigner]:
     group = settings.blockchain
     policy = SignerPolicy(
         mint=require(group.mint_address, "BLOCKCHAIN_MINT_ADDRESS"),
         token_program=str(TOKEN_PROGRAMS[group.token_program]),
+        payer=str(keys.payer.pubkey()),
         max_per_transaction=group.max_tokens_per_transaction,
         max_per_day=group.max_tokens_per_day,
     )
-    return (
-        PolicySigner(keys.authority, policy, clock.now_ms, spent_today),
-        PolicySigner(keys.payer, policy, clock.now_ms, spent_today),
-    )
+    pairs = dict.fromkeys((keys.authority, keys.payer))
+    return [PolicySigner(pair, policy, clock.now_ms, spent_today) for pair in pairs]
 
 
-def _chain(
+def _sender(
     settings: Settings,
     rpc: FailoverRpc,
     token: Token,
-    markers: Markers,
-    signers: tuple[PolicySigner, PolicySigner],
-) -> SolanaMintChain:
-    return SolanaMintChain(
-        rpc,
-        token,
-        authority=signers[0],
-        payer=signers[1],
-        markers=markers,
-        form=rules_of(settings).form,
-        price_floor_micro_lamports=settings.blockchain.priority_fee_floor_micro_lamports,
-        price_cap_micro_lamports=settings.blockchain.priority_fee_cap_micro_lamports,
-    )
+    signers: Sequence[PolicySigner],
+    clock: Clock,
+) -> Sender:
+    group = settings.blockchain
+    bounds = (group.priority_fee_floor_micro_lamports, group.priority_fee_cap_micro_lamports)
+    return Sender(rpc, token, signers, clock, bounds)
 
 
 async def _halt_on_unknown_mints(

@@ -138,6 +138,13 @@ class BatchMinter:
         return await self._follow(batch, batch.attempt)
 
     async def _sign(self, batch: MintBatch) -> float:
+        most = self._chain.most_recipients(batch.memo)
+        if len(batch.items) > most:
+            # Sealed when transactions were wider; nothing of it can land, so the rest may leave.
+            reason = f"one transaction carries {most} recipients now; minted with the next batch"
+            for item in batch.items[most:]:
+                self._hold(batch, item.wallet, Refusal("BatchTooLarge", reason))
+            return 0.0
         report = await self._chain.inspect(batch)
         if report.marker_exists:
             return await self._resolve(batch, Sealed())

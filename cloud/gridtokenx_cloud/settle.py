@@ -8,10 +8,9 @@ from gridtokenx_cloud.batching import (
     Markers,
     MintBatchData,
     MintResult,
-    check_recipients,
     optimize_batch,
 )
-from gridtokenx_cloud.errors import PermanentError, TransientError, ValidationError
+from gridtokenx_cloud.errors import EmptyBatchError, PermanentError, TransientError, ValidationError
 from gridtokenx_cloud.mint_rules import MintRules, composer
 from gridtokenx_cloud.minting import BatchMinter, Sleep
 from gridtokenx_cloud.ports.common import Clock
@@ -157,12 +156,12 @@ class MeterPollingService:
 
         Raises:
             EmptyBatchError: The batch has no recipients.
-            BatchTooLargeError: It has more than one transaction carries.
         """
         rules = self._rules()
         batch = self._store.load(batch_id)
         if batch is not None:
-            check_recipients(len(batch.items), rules.form)
+            if not batch.items:
+                raise EmptyBatchError(f"batch {batch_id} has no recipients; see `gtx-cloud audit`")
             await self._minter.drive(batch_id, rules.transaction_timeout_s)
 
     def mark_reading_as_minted(self, batch_id: int, landing: Landing) -> None:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from gridtokenx_cloud.adapters.solana_rpc.lookup import LOOKUP
+from gridtokenx_cloud.formats import TransactionFormat
+from gridtokenx_cloud.mint_rules import MintRules
 from tests.support.crash import RULES, Fuse, run_until_crash
 from tests.support.mint_world import (
     CONVERSION,
@@ -126,6 +129,46 @@ async def test_no_fault_of_the_network_together_with_a_kill_loses_or_doubles_a_t
     crashes = await _every_crash_point(tmp_path, WORLDS[name], monkeypatch, stride=5)
 
     assert crashes >= 1
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("form", [TransactionFormat.V0, TransactionFormat.V1])
+@pytest.mark.parametrize("name", ["healthy", "fork", "lost replies", "last valid block"])
+async def test_a_wide_batch_survives_a_kill_at_any_step_of_its_lookup_table_or_its_mint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, form: TransactionFormat
+) -> None:
+    owners = range(1, 14)
+    rules = MintRules(conversion=CONVERSION, form=form)
+    at, runs, finished = 0, 0, False
+
+    while not finished:
+        world = await new_world()
+        path = tmp_path / f"run-{at}.db"
+        with minter(world, path) as m:
+            wallets = [str(wallet(owner).pubkey()) for owner in owners]
+            await world.solana().create_token_accounts(wallets)
+            for owner in owners:
+                add_credits(m.database, owner, (100 + owner,), world.clock.now_ms())
+        await world.sleep(20)
+        WORLDS[name](world)
+        finished = await run_until_crash(world, path, Fuse(at), monkeypatch, rules)
+        with minter(world, path, rules) as m:
+            await m.service.drain()
+            await world.sleep(400 * world.block_s)
+            report = await m.audit()
+            made = m.database.connection.execute("SELECT address FROM lookup_tables").fetchall()
+        on_chain = world.chain.accounts_of(LOOKUP, world.chain.block_at("finalized"))
+        at += 7 if name == "healthy" else 19
+        runs += 1
+
+        assert report.differences == ()
+        assert {str(key) for key in on_chain} <= {row["address"] for row in made}
+        assert len(on_chain) == (1 if form is TransactionFormat.V0 else 0)
+        for owner in owners:
+            owed = CONVERSION.wh_to_base_units(100 + owner)
+            assert world.balance(wallet(owner).pubkey()) == owed
+
+    assert runs > 2
 
 
 @pytest.mark.chaos

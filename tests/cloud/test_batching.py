@@ -1,44 +1,29 @@
-import hashlib
 from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from solders.hash import Hash
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 from solders.system_program import ID as SYSTEM
 
-from gridtokenx_cloud.adapters.solana_rpc.transactions import (
-    TOKEN,
-    MintContent,
-    Token,
-    compile_message,
-    mint_instructions,
-    unsigned,
-)
 from gridtokenx_cloud.batching import (
     MAX_MEMO_BYTES,
     BatchLimits,
     BatchMemo,
     Markers,
     MintBatchData,
-    TransactionFormat,
-    check_recipients,
     compute_unit_limit,
     estimate_fee,
-    max_recipients,
     optimize_batch,
     parse_memo,
-    transaction_bytes,
     unit_price_micro_lamports,
 )
-from gridtokenx_cloud.errors import BatchTooLargeError, EmptyBatchError, ValidationError
+from gridtokenx_cloud.errors import ValidationError
 
 AUTHORITY, PAYER, MINT = (Keypair.from_seed(bytes([n]) * 32).pubkey() for n in (1, 2, 3))
 MARKERS = Markers(b"s" * 32, str(AUTHORITY), str(MINT))
-FORMS = st.sampled_from([TransactionFormat.LEGACY, TransactionFormat.V0])
 
 
 def credit(number: int, owner: int, amount: int) -> MintBatchData:
@@ -92,56 +77,6 @@ def test_a_single_credit_above_the_cap_is_refused() -> None:
         optimize_batch([credit(1, 1, 101)], BatchLimits(12, 100))
 
     assert caught.value.code == "AmountExceedsMaximum"
-
-
-def real_bytes(form: TransactionFormat, recipients: int, memo: str) -> int:
-    token = Token(MINT, TOKEN, 9, AUTHORITY, PAYER)
-    accounts = [Pubkey.from_bytes(hashlib.sha256(bytes([n])).digest()) for n in range(recipients)]
-    content = MintContent(
-        memo=memo,
-        marker=Pubkey.from_string(MARKERS.address(1)),
-        marker_seed=MARKERS.seed(1),
-        marker_lamports=890_880,
-        payments=tuple((account, 10**12) for account in accounts),
-        compute_units=50_000,
-        unit_price_micro_lamports=1_000,
-    )
-    instructions = mint_instructions(token, content)
-    return len(unsigned(compile_message(instructions, PAYER, Hash.default(), form)))
-
-
-@settings(max_examples=60, deadline=None)
-@given(FORMS, st.integers(1, 20), st.integers(0, MAX_MEMO_BYTES))
-def test_the_size_formula_is_that_of_the_real_bytes(
-    form: TransactionFormat, recipients: int, memo_bytes: int
-) -> None:
-    size = transaction_bytes(form, recipients, memo_bytes)
-
-    assert size == real_bytes(form, recipients, "m" * memo_bytes)
-
-
-@pytest.mark.parametrize(("form", "most"), [("legacy", 12), ("v0", 11), ("v1", 57)])
-def test_a_transaction_takes_as_many_recipients_as_its_format_carries(form: str, most: int) -> None:
-    chosen = TransactionFormat(form)
-
-    assert max_recipients(chosen) == most
-    assert transaction_bytes(chosen, max_recipients(chosen), 80) <= chosen.max_bytes
-
-
-def test_the_fullest_legacy_transaction_fits_and_one_more_does_not() -> None:
-    most = max_recipients(TransactionFormat.LEGACY)
-
-    assert real_bytes(TransactionFormat.LEGACY, most, "m" * 80) <= 1232
-    assert real_bytes(TransactionFormat.LEGACY, most + 1, "m" * 80) > 1232
-
-
-def test_a_batch_that_no_transaction_can_carry_is_refused() -> None:
-    with pytest.raises(EmptyBatchError):
-        check_recipients(0, TransactionFormat.LEGACY)
-    with pytest.raises(BatchTooLargeError) as caught:
-        check_recipients(13, TransactionFormat.LEGACY)
-
-    assert (caught.value.size, caught.value.max_size) == (13, 12)
 
 
 @given(

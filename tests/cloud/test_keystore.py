@@ -5,16 +5,31 @@ import pytest
 from solders.hash import Hash
 from solders.instruction import AccountMeta, Instruction
 from solders.keypair import Keypair
-from solders.message import Message, to_bytes_versioned
+from solders.message import Message, MessageV0, to_bytes_versioned
 from solders.pubkey import Pubkey
 from solders.signature import Signature
-from solders.system_program import TransferParams, transfer
+from solders.system_program import ID as SYSTEM
+from solders.system_program import (
+    TransferParams,
+    TransferWithSeedParams,
+    transfer,
+    transfer_with_seed,
+)
 
 from gridtokenx_cloud.adapters.keystore import (
     PolicySigner,
     SignerPolicy,
     load_keypair,
     write_keypair,
+)
+from gridtokenx_cloud.adapters.solana_rpc.lookup import (
+    LOOKUP,
+    Table,
+    close_table,
+    create_table,
+    deactivate_table,
+    extend_table,
+    table_address,
 )
 from gridtokenx_cloud.adapters.solana_rpc.transactions import (
     TOKEN,
@@ -36,7 +51,9 @@ DAY_MS = 86_400_000
 
 def signer(cap: int = 1000, day: int = 1500, now_ms: list[int] | None = None) -> PolicySigner:
     at = now_ms or [0]
-    return PolicySigner(AUTHORITY, SignerPolicy(str(MINT), str(TOKEN), cap, day), lambda: at[0])
+    return PolicySigner(
+        AUTHORITY, SignerPolicy(str(MINT), str(TOKEN), str(PAYER), cap, day), lambda: at[0]
+    )
 
 
 def mint(*amounts: int, token: Token = THE_TOKEN, batch_id: int = 1) -> list[Instruction]:
@@ -46,10 +63,21 @@ def mint(*amounts: int, token: Token = THE_TOKEN, batch_id: int = 1) -> list[Ins
         marker_seed=MARKERS.seed(batch_id),
         marker_lamports=890_880,
         payments=tuple((OTHER, amount) for amount in amounts),
-        compute_units=1_000,
-        unit_price_micro_lamports=1,
     )
     return mint_instructions(token, content)
+
+
+def reclaim(batch_id: int, to: Pubkey) -> Instruction:
+    return transfer_with_seed(
+        TransferWithSeedParams(
+            from_pubkey=Pubkey.from_string(MARKERS.address(batch_id)),
+            from_base=AUTHORITY.pubkey(),
+            from_seed=MARKERS.seed(batch_id),
+            from_owner=SYSTEM,
+            to_pubkey=to,
+            lamports=890_880,
+        )
+    )
 
 
 def message(instructions: list[Instruction]) -> bytes:
@@ -137,21 +165,37 @@ REFUSED: dict[str, list[Instruction]] = {
             [AccountMeta(MINT, False, True), AccountMeta(AUTHORITY.pubkey(), True, False)],
         )
     ],
-    "a mint without a marker": mint(1)[:2] + mint(1)[3:],
-    "two markers": [*mint(1), mint(1, batch_id=2)[2]],
-    "a marker alone": [mint(1)[2]],
+    "a mint without a marker": mint(1)[1:],
+    "two markers": [*mint(1), mint(1, batch_id=2)[0]],
+    "a marker alone": [mint(1)[0]],
     "an account of another mint": [
         create_account_instruction(Token(OTHER, TOKEN, 9, AUTHORITY.pubkey(), PAYER), OTHER)
     ],
     "a marker that locks much SOL": [
-        *mint(1)[:2],
         _with_data(
-            mint(1)[2],
-            bytes(mint(1)[2].data)[:76] + (10**9).to_bytes(8, "little") + bytes(40),
+            mint(1)[0],
+            bytes(mint(1)[0].data)[:76] + (10**9).to_bytes(8, "little") + bytes(40),
         ),
-        *mint(1)[3:],
+        *mint(1)[1:],
     ],
     "more than the cap": mint(600, 401),
+    "a mint that empties its marker again": [*mint(1), reclaim(1, PAYER)],
+    "a marker's lamports for a stranger": [reclaim(1, OTHER)],
+    "a lookup table of a stranger": [deactivate_table(OTHER, MINT)],
+    "a lookup table's rent for a stranger": [
+        Instruction(
+            LOOKUP,
+            (4).to_bytes(4, "little"),
+            [
+                AccountMeta(MINT, False, True),
+                AccountMeta(PAYER, True, False),
+                AccountMeta(OTHER, False, True),
+            ],
+        )
+    ],
+    "a frozen lookup table": [
+        Instruction(LOOKUP, (1).to_bytes(4, "little"), [AccountMeta(MINT, False, True)])
+    ],
 }
 
 
@@ -159,6 +203,49 @@ REFUSED: dict[str, list[Instruction]] = {
 def test_the_signer_refuses(name: str) -> None:
     with pytest.raises(SigningKeyError, match="refuses"):
         signer().sign(message(REFUSED[name]))
+
+
+ALLOWED: dict[str, list[Instruction]] = {
+    "the rent of an old marker": [reclaim(1, PAYER), reclaim(2, PAYER)],
+    "a new lookup table": [
+        create_table(PAYER, 7),
+        extend_table(PAYER, table_address(PAYER, 7), [OTHER]),
+    ],
+    "the end of a lookup table": [deactivate_table(PAYER, OTHER), close_table(PAYER, OTHER)],
+}
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_the_signer_signs(name: str) -> None:
+    body = message(ALLOWED[name])
+
+    assert Signature.from_bytes(signer().sign(body)).verify(AUTHORITY.pubkey(), body)
+
+
+def test_a_mint_through_a_lookup_table_is_weighed_by_what_the_table_holds() -> None:
+    table = Table(OTHER, (MINT, PAYER), None)
+    content = mint(5)
+    paid = Instruction(
+        TOKEN,
+        bytes(content[1].data),
+        [AccountMeta(MINT, False, True), AccountMeta(OTHER, False, True), content[1].accounts[2]],
+    )
+    body = to_bytes_versioned(
+        MessageV0.try_compile(
+            PAYER, [content[0], paid, content[2]], [table.account], Hash.default()
+        )
+    )
+
+    signer().sign(body, {str(OTHER): [str(MINT), str(PAYER)]})
+
+    wrong: list[dict[str, list[str]]] = [
+        {},
+        {str(OTHER): []},
+        {str(OTHER): [str(OTHER), str(PAYER)]},
+    ]
+    for seen in wrong:
+        with pytest.raises(SigningKeyError, match=r"can.t be seen|refuses"):
+            signer().sign(body, seen)
 
 
 def test_bytes_that_are_no_message_are_refused() -> None:

@@ -151,7 +151,7 @@ def test_wrong_authority_supply_or_decimals_stop_all(code: int) -> None:
         (ChainError(None, "BlockhashNotFound"), TryAgain(more_compute=False)),
         (ChainError(7, "ComputationalBudgetExceeded"), TryAgain(more_compute=True)),
         (ChainError(FIRST_MINT_INDEX + 2, "ProgramFailedToComplete"), TryAgain(more_compute=False)),
-        (ChainError(0, "InvalidInstructionData"), TryAgain(more_compute=False)),
+        (ChainError(9, "InvalidInstructionData"), TryAgain(more_compute=False)),
     ],
     ids=str,
 )

@@ -492,7 +492,7 @@ async def test_a_node_that_has_not_seen_a_new_account_holds_nobody(m: Minter, wo
     async def call(method: str, *params: object) -> object:
         if method == "simulateTransaction" and doubts:
             doubts.pop()
-            err = {"InstructionError": [3, "InvalidAccountData"]}
+            err = {"InstructionError": [1, "InvalidAccountData"]}
             return {"context": {"slot": 1}, "value": {"err": err}}
         return await original(method, *params)
 
@@ -512,7 +512,7 @@ async def test_a_recipient_that_keeps_failing_in_simulation_is_held(
 
     async def call(method: str, *params: object) -> object:
         if method == "simulateTransaction":
-            err = {"InstructionError": [3, {"Custom": 99}]}
+            err = {"InstructionError": [1, {"Custom": 99}]}
             return {"context": {"slot": 1}, "value": {"err": err}}
         return await original(method, *params)
 

@@ -16,7 +16,7 @@ from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from gridtokenx_cloud.adapters.localnet import serve
-from gridtokenx_cloud.adapters.solana_rpc.chain import chain_error
+from gridtokenx_cloud.adapters.solana_rpc.status import chain_error
 from gridtokenx_cloud.adapters.solana_rpc.rpc import (
     FailoverRpc,
     HttpRpc,

@@ -21,18 +21,24 @@ from gridtokenx_cloud.adapters.localnet.rpc import answer
 from gridtokenx_cloud.adapters.solana_rpc.chain import SolanaMintChain
 from gridtokenx_cloud.adapters.solana_rpc.history import SolanaHistory
 from gridtokenx_cloud.adapters.solana_rpc.rpc import FailoverRpc, RpcBusyError, refusal
+from gridtokenx_cloud.adapters.solana_rpc.sending import Sender
 from gridtokenx_cloud.adapters.solana_rpc.setup import airdrop, create_mint
+from gridtokenx_cloud.adapters.solana_rpc.tables import LookupTables
 from gridtokenx_cloud.adapters.solana_rpc.transactions import TOKEN, SolanaWallets, Token
 from gridtokenx_cloud.adapters.store.database import Database, open_database
 from gridtokenx_cloud.adapters.store.migrate import migrate
 from gridtokenx_cloud.adapters.store.mint import SqliteMintStore
 from gridtokenx_cloud.adapters.store.mint_audit import SqliteAuditStore
+from gridtokenx_cloud.adapters.store.mint_upkeep import SqliteMintUpkeep
 from gridtokenx_cloud.audit import AuditReport, run_audit
 from gridtokenx_cloud.batching import Markers
 from gridtokenx_cloud.errors import RpcUnavailableError
+from gridtokenx_cloud.formats import TransactionFormat
 from gridtokenx_cloud.mint_rules import MintRules
+from gridtokenx_cloud.ports.upkeep import TableStore
 from gridtokenx_cloud.settle import MeterPollingService
 from gridtokenx_cloud.tokenization import RetryPolicy, conversion
+from tests.support.memory_tables import MemoryTables
 
 AUTHORITY = Keypair.from_seed(b"a" * 32)
 PAYER = Keypair.from_seed(b"p" * 32)
@@ -107,18 +113,25 @@ class World:
     def failover(self) -> FailoverRpc:
         return FailoverRpc([self.rpc], self.sleep)
 
-    def solana(self, cap: int = 10**15) -> SolanaMintChain:
-        policy = SignerPolicy(str(self.token.mint), str(self.token.program), 10**13, cap)
-        authority = PolicySigner(AUTHORITY, policy, self.clock.now_ms)
-        payer = PolicySigner(PAYER, policy, self.clock.now_ms)
-        return SolanaMintChain(
-            self.failover,
-            self.token,
-            authority=authority,
-            payer=payer,
-            markers=self.marks,
-            sleep=self.sleep,
+    def sender(self, cap: int = 10**15) -> Sender:
+        policy = SignerPolicy(
+            str(self.token.mint), str(self.token.program), str(PAYER.pubkey()), 10**13, cap
         )
+        signers = [
+            PolicySigner(AUTHORITY, policy, self.clock.now_ms),
+            PolicySigner(PAYER, policy, self.clock.now_ms),
+        ]
+        return Sender(self.failover, self.token, signers, self.clock, sleep=self.sleep)
+
+    def solana(
+        self,
+        tables: TableStore | None = None,
+        cap: int = 10**15,
+        form: TransactionFormat = TransactionFormat.LEGACY,
+    ) -> SolanaMintChain:
+        sender = self.sender(cap)
+        kept = LookupTables(sender, tables or MemoryTables(), self.clock)
+        return SolanaMintChain(self.failover, sender, self.marks, form, kept)
 
     def history(self) -> SolanaHistory:
         return SolanaHistory(self.failover, self.token)
@@ -175,7 +188,7 @@ def minter(world: World, path: Path, rules: MintRules | None = None) -> Iterator
     try:
         service = MeterPollingService(
             store,
-            world.solana(),
+            world.solana(SqliteMintUpkeep(database), form=chosen.form),
             world.history(),
             SolanaWallets(world.token),
             rules=lambda: chosen,

@@ -1,22 +1,24 @@
 """Key files, and signers that read what they sign before they sign it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_IMODE
 
 from solders.instruction import CompiledInstruction
 from solders.keypair import Keypair
-from solders.message import Message, MessageV0, from_bytes_versioned
+from solders.message import from_bytes_versioned
 from solders.pubkey import Pubkey
 from solders.system_program import ID as SYSTEM
 
+from gridtokenx_cloud.adapters.solana_rpc.lookup import CLOSE, CREATE, DEACTIVATE, EXTEND, LOOKUP
 from gridtokenx_cloud.adapters.solana_rpc.transactions import (
     ASSOCIATED,
     COMPUTE_BUDGET,
     MEMO,
     MINT_TO_CHECKED,
+    resolved_keys,
 )
 from gridtokenx_cloud.errors import SigningKeyError
 
@@ -24,6 +26,8 @@ _DAY_MS = 86_400_000
 _MAX_MARKER_LAMPORTS = 2_000_000
 _CREATE_WITH_SEED = (3).to_bytes(4, "little")
 _CREATE_IDEMPOTENT = b"\x01"
+_TRANSFER_WITH_SEED = (11).to_bytes(4, "little")
+_NO_TABLES: Mapping[str, Sequence[str]] = {}
 
 
 def load_keypair(path: Path) -> Keypair:
@@ -82,12 +86,14 @@ class SignerPolicy:
     Attributes:
         mint: Base58 address of the one token.
         token_program: Base58 address of its program.
+        payer: Base58 address of who pays; the rent of markers and tables goes back there.
         max_per_transaction: Base units.
         max_per_day: Base units per UTC day.
     """
 
     mint: str
     token_program: str
+    payer: str
     max_per_transaction: int
     max_per_day: int
 
@@ -120,13 +126,17 @@ class PolicySigner:
         """Base58 public key."""
         return str(self._pair.pubkey())
 
-    def sign(self, message: bytes) -> bytes:
+    def sign(self, message: bytes, tables: Mapping[str, Sequence[str]] = _NO_TABLES) -> bytes:
         """Return the signature over a message the policy allows.
+
+        Args:
+            message: What is to be signed.
+            tables: Lookup table -> its finalized addresses, for the tables the message names.
 
         Raises:
             SigningKeyError: It does something else than minting our token, or too much of it.
         """
-        marker, amount = review(message, self._policy)
+        marker, amount = review(message, self._policy, tables)
         self._count(marker, amount)
         return bytes(self._pair.sign_message(message))
 
@@ -144,7 +154,18 @@ class PolicySigner:
         self._signed = signed
 
 
-def review(message: bytes, policy: SignerPolicy) -> tuple[Pubkey | None, int]:
+@dataclass(frozen=True, slots=True)
+class _Effect:
+    """What an allowed instruction does; *upkeep* = something that no mint needs."""
+
+    marker: Pubkey | None = None
+    amount: int = 0
+    upkeep: bool = False
+
+
+def review(
+    message: bytes, policy: SignerPolicy, tables: Mapping[str, Sequence[str]] = _NO_TABLES
+) -> tuple[Pubkey | None, int]:
     """Return (marker, base units minted) of a message that only does what minting needs.
 
     Raises:
@@ -154,19 +175,20 @@ def review(message: bytes, policy: SignerPolicy) -> tuple[Pubkey | None, int]:
         parsed = from_bytes_versioned(message)
     except ValueError as exc:
         raise SigningKeyError("the signer refuses bytes that are no transaction message") from exc
-    if not isinstance(parsed, Message | MessageV0) or getattr(parsed, "address_table_lookups", []):
-        raise SigningKeyError("the signer refuses a message whose accounts it can't see")
-    keys = list(parsed.account_keys)
-    markers: list[Pubkey] = []
-    total = 0
+    keys = resolved_keys(parsed, tables)
+    effects: list[_Effect] = []
     for number, instruction in enumerate(parsed.instructions):
         effect = _allowed(instruction, keys, policy)
         if effect is None:
             program = keys[instruction.program_id_index]
             raise SigningKeyError(f"the signer refuses instruction {number} of program {program}")
-        marker, amount = effect
-        markers += [marker] if marker else []
-        total += amount
+        effects.append(effect)
+    return _weighed(effects, policy)
+
+
+def _weighed(effects: Sequence[_Effect], policy: SignerPolicy) -> tuple[Pubkey | None, int]:
+    total = sum(effect.amount for effect in effects)
+    markers = [effect.marker for effect in effects if effect.marker]
     if total > policy.max_per_transaction:
         raise SigningKeyError(
             f"the signer refuses {total} base units in one transaction; the cap is"
@@ -177,27 +199,45 @@ def review(message: bytes, policy: SignerPolicy) -> tuple[Pubkey | None, int]:
             f"the signer refuses {len(markers)} markers with {total} base units; a mint has one"
             " marker, nothing else has any"
         )
+    # A transaction that made a marker and emptied it again would leave the next mint unguarded.
+    if total and any(effect.upkeep for effect in effects):
+        raise SigningKeyError("the signer refuses a mint that does something else beside")
     return (markers[0] if markers else None), total
 
 
 def _allowed(
     instruction: CompiledInstruction, keys: list[Pubkey], policy: SignerPolicy
-) -> tuple[Pubkey | None, int] | None:
-    """Return (marker made, base units minted), or None when it is not allowed."""
+) -> _Effect | None:
+    """Return what an instruction does, or None when it is not allowed."""
     program, data = keys[instruction.program_id_index], bytes(instruction.data)
     accounts = [keys[index] for index in bytes(instruction.accounts)]
     if program == MEMO or (program == COMPUTE_BUDGET and data[:1] in (b"\x02", b"\x03")):
-        return None, 0
+        return _Effect()
     if program == ASSOCIATED:
         known = data == _CREATE_IDEMPOTENT and len(accounts) == 6
-        return (None, 0) if known and str(accounts[3]) == policy.mint else None
+        return _Effect(upkeep=True) if known and str(accounts[3]) == policy.mint else None
     if str(program) == policy.token_program:
         known = len(data) == 10 and data[0] == MINT_TO_CHECKED and len(accounts) == 3
         amount = int.from_bytes(data[1:9], "little")
-        return (None, amount) if known and str(accounts[0]) == policy.mint else None
+        return _Effect(amount=amount) if known and str(accounts[0]) == policy.mint else None
     if program == SYSTEM and _makes_marker(data):
-        return accounts[1], 0
-    return None
+        return _Effect(marker=accounts[1])
+    upkeep = _empties_marker if program == SYSTEM else _keeps_table if program == LOOKUP else None
+    return _Effect(upkeep=True) if upkeep and upkeep(data, accounts, policy) else None
+
+
+def _empties_marker(data: bytes, accounts: Sequence[Pubkey], policy: SignerPolicy) -> bool:
+    # TransferWithSeed: from, base, to.
+    known = data[:4] == _TRANSFER_WITH_SEED and len(accounts) == 3
+    return known and str(accounts[2]) == policy.payer
+
+
+def _keeps_table(data: bytes, accounts: Sequence[Pubkey], policy: SignerPolicy) -> bool:
+    kind = int.from_bytes(data[:4], "little")
+    if len(data) < 4 or kind not in (CREATE, EXTEND, DEACTIVATE, CLOSE) or len(accounts) < 2:
+        return False
+    # The payer owns the table and pays for it, and what it held comes back to the payer.
+    return all(str(account) in (policy.payer, str(SYSTEM)) for account in accounts[1:])
 
 
 def _makes_marker(data: bytes) -> bool:

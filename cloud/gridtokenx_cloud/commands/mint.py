@@ -19,16 +19,15 @@ from gridtokenx_cloud.adapters.store.mint_retry import SqliteRetryQueue
 from gridtokenx_cloud.adapters.verifier import verify
 from gridtokenx_cloud.audit import AuditReport, run_audit
 from gridtokenx_cloud.batching import (
-    SIGNATURES,
     compute_unit_limit,
     estimate_fee,
-    max_recipients,
     parse_memo,
     unit_price_micro_lamports,
 )
 from gridtokenx_cloud.commands.context import CommandContext
 from gridtokenx_cloud.errors import ValidationError
-from gridtokenx_cloud.mint_wiring import connected, conversion_of, public_token, rules_of
+from gridtokenx_cloud.formats import max_recipients
+from gridtokenx_cloud.mint_wiring import connected, conversion_of, format_of, public_token
 from gridtokenx_cloud.proof import is_in_batch, make_proof, proof_from_json, proof_to_json
 from gridtokenx_cloud.settings import Settings, require
 from gridtokenx_wire import base58
@@ -148,10 +147,12 @@ def estimate(context: CommandContext, recipients: int, new_accounts: int, as_jso
     context.emit([row], as_json)
 
 
-async def _estimate(settings: Settings, recipients: int, new_accounts: int) -> dict[str, int]:
-    group, form = settings.blockchain, rules_of(settings).form
+async def _estimate(settings: Settings, recipients: int, new_accounts: int) -> dict[str, int | str]:
+    group = settings.blockchain
+    signatures = 1 if group.fee_payer_key == group.mint_authority_key else 2
     async with connected(settings) as rpc:
         token = await public_token(settings, rpc)
+        form = await format_of(settings, rpc, token.authority)
         recent = await rpc.call("getRecentPrioritizationFees", [str(token.mint)])
         marker_rent, account_rent = await rents_lamports(rpc)
     price = unit_price_micro_lamports(
@@ -159,11 +160,12 @@ async def _estimate(settings: Settings, recipients: int, new_accounts: int) -> d
         group.priority_fee_floor_micro_lamports,
         group.priority_fee_cap_micro_lamports,
     )
-    per_transaction = min(group.max_batch_size, max_recipients(form))
+    per_transaction = min(group.max_batch_size, max_recipients(form, signatures))
     transactions = -(-recipients // per_transaction)
     units = _MOST_UNITS + _MOST_UNITS_PER_RECIPIENT * min(recipients, per_transaction)
-    fee = estimate_fee(SIGNATURES, price, compute_unit_limit(units))
+    fee = estimate_fee(signatures, price, compute_unit_limit(units))
     return {
+        "format": form.value,
         "transactions": transactions,
         "price_micro_lamports": price,
         "fee_lamports": transactions * fee,

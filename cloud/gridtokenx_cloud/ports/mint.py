@@ -241,6 +241,10 @@ class MintChain(Protocol):
         """Make missing token accounts, and return when they exist or the try has expired."""
         ...
 
+    def most_recipients(self, memo: str) -> int:
+        """Return how many recipients one transaction with this memo carries."""
+        ...
+
     async def prepare(self, batch: MintBatch) -> Attempt | ChainError:
         """Build, simulate and sign the next attempt; nothing leaves."""
         ...

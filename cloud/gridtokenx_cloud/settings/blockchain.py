@@ -28,8 +28,8 @@ class BlockchainSettings(Group):
     token_program: Literal["spl-token", "token-2022"] = Field(
         "spl-token", description="Program that owns the mint"
     )
-    transaction_format: Literal["auto", "legacy", "v0"] = Field(
-        "auto", description="Format of mint transactions; auto = legacy, which every cluster takes"
+    transaction_format: Literal["auto", "legacy", "v0", "v1"] = Field(
+        "auto", description="Format of mint transactions; auto = the widest the cluster takes"
     )
     mint_authority_key: Path | None = Field(
         None, description="Key that may mint, mode 0600; needed by settle"

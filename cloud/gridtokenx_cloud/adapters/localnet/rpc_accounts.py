@@ -78,6 +78,21 @@ def _token_accounts_by_owner(chain: Localnet, params: Params) -> Any:
     return in_context(block, found)
 
 
+def _program_accounts(chain: Localnet, params: Params) -> Any:
+    block = _view(chain, params)
+    filters = [one["memcmp"] for one in params.options.get("filters") or [] if "memcmp" in one]
+    return [
+        {"pubkey": str(address), "account": shown_account(account, params.options)}
+        for address, account in chain.accounts_of(params.pubkey(0), block).items()
+        if all(_matches(account.data, one) for one in filters)
+    ]
+
+
+def _matches(data: bytes, memcmp: dict[str, Any]) -> bool:
+    wanted = bytes(parse_pubkey(memcmp["bytes"]))
+    return data[memcmp["offset"] : memcmp["offset"] + len(wanted)] == wanted
+
+
 def _token_data(account: Account | None, length: int) -> bytes | None:
     """Return the part of a token program's account that both programs share."""
     if account is None or account.owner not in (TOKEN_PROGRAM, _TOKEN_2022):
@@ -119,6 +134,7 @@ ACCOUNT_METHODS = {
     "getBalance": _balance,
     "getTokenSupply": _token_supply,
     "getTokenAccountBalance": _token_account_balance,
+    "getProgramAccounts": _program_accounts,
     "getTokenAccountsByOwner": _token_accounts_by_owner,
     "getMinimumBalanceForRentExemption": _rent_minimum,
 }

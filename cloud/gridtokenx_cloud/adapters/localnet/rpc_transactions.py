@@ -3,7 +3,8 @@
 import base64
 from typing import Any
 
-from solders.message import from_bytes_versioned
+from solders.message import MessageV0, from_bytes_versioned
+from solders.transaction import VersionedTransaction
 
 from gridtokenx_cloud.adapters.localnet.chain import Localnet
 from gridtokenx_cloud.adapters.localnet.errors import (
@@ -198,6 +199,7 @@ def _transaction(chain: Localnet, params: Params) -> Any:
         "transaction": [base64.b64encode(landed.raw).decode(), "base64"],
         "meta": {
             **shown,
+            "loadedAddresses": _loaded_addresses(landed),
             "status": {"Ok": None} if landed.err is None else {"Err": landed.err},
             "innerInstructions": [],
             "preTokenBalances": [],
@@ -205,6 +207,14 @@ def _transaction(chain: Localnet, params: Params) -> Any:
             "rewards": [],
         },
     }
+
+
+def _loaded_addresses(landed: Landed) -> dict[str, list[str]]:
+    message = VersionedTransaction.from_bytes(landed.raw).message
+    loaded = landed.meta["accounts"][len(message.account_keys) :]
+    lookups = message.address_table_lookups if isinstance(message, MessageV0) else []
+    writable = sum(len(lookup.writable_indexes) for lookup in lookups)
+    return {"writable": loaded[:writable], "readonly": loaded[writable:]}
 
 
 TRANSACTION_METHODS = {

@@ -126,5 +126,7 @@ class SolanaHistory:
         reply = await self._rpc.call("getTransaction", signature, options)
         if reply is None or reply["meta"]["err"] is not None:
             return None
-        raw = base64.b64decode(reply["transaction"][0])
-        return _Found(read_transaction(raw, self._token), reply["slot"], reply["meta"]["fee"])
+        raw, meta = base64.b64decode(reply["transaction"][0]), reply["meta"]
+        tables = meta.get("loadedAddresses") or {"writable": [], "readonly": []}
+        loaded = [*tables["writable"], *tables["readonly"]]
+        return _Found(read_transaction(raw, self._token, loaded), reply["slot"], meta["fee"])

@@ -1,12 +1,19 @@
 """Mint transactions as bytes, in both directions. No I/O."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from solders.address_lookup_table_account import AddressLookupTableAccount
 from solders.compute_budget import set_compute_unit_limit, set_compute_unit_price
 from solders.hash import Hash
 from solders.instruction import AccountMeta, Instruction
-from solders.message import Message, MessageV0, to_bytes_versioned
+from solders.message import (
+    Message,
+    MessageV0,
+    MessageV1,
+    TransactionConfig,
+    to_bytes_versioned,
+)
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.system_program import ID as SYSTEM
@@ -16,8 +23,8 @@ from solders.system_program import (
 )
 from solders.transaction import VersionedTransaction
 
-from gridtokenx_cloud.batching import TransactionFormat
 from gridtokenx_cloud.errors import SigningKeyError, TransactionTooLargeError, ValidationError
+from gridtokenx_cloud.formats import TransactionFormat
 
 TOKEN = Pubkey.from_string("TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA")
 TOKEN_2022 = Pubkey.from_string("TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb")
@@ -28,7 +35,8 @@ TOKEN_PROGRAMS = {"spl-token": TOKEN, "token-2022": TOKEN_2022}
 
 MINT_TO, MINT_TO_CHECKED = 7, 14
 
-AnyMessage = Message | MessageV0
+AnyMessage = Message | MessageV0 | MessageV1
+_MICRO = 10**6
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,14 @@ def wallet_key(wallet: str) -> Pubkey:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """What a transaction may compute, and what it pays per unit for its place in a block."""
+
+    compute_units: int
+    unit_price_micro_lamports: int
+
+
+@dataclass(frozen=True, slots=True)
 class MintContent:
     """What one mint transaction says.
 
@@ -100,12 +116,10 @@ class MintContent:
     marker_seed: str
     marker_lamports: int
     payments: tuple[tuple[Pubkey, int], ...]
-    compute_units: int
-    unit_price_micro_lamports: int
 
 
 def mint_instructions(token: Token, content: MintContent) -> list[Instruction]:
-    """Return compute-unit limit, price, marker, one mint per recipient, memo."""
+    """Return marker, one mint per recipient, memo."""
     marker = create_account_with_seed(
         CreateAccountWithSeedParams(
             from_pubkey=token.payer,
@@ -120,13 +134,7 @@ def mint_instructions(token: Token, content: MintContent) -> list[Instruction]:
     mints = [_mint_to(token, account, amount) for account, amount in content.payments]
     # No accounts: the program would ask each of them for a signature.
     memo = Instruction(MEMO, content.memo.encode("ascii"), [])
-    return [
-        set_compute_unit_limit(content.compute_units),
-        set_compute_unit_price(content.unit_price_micro_lamports),
-        marker,
-        *mints,
-        memo,
-    ]
+    return [marker, *mints, memo]
 
 
 def _mint_to(token: Token, account: Pubkey, amount: int) -> Instruction:
@@ -153,16 +161,24 @@ def create_account_instruction(token: Token, wallet: Pubkey) -> Instruction:
 
 
 def compile_message(
-    instructions: Sequence[Instruction], payer: Pubkey, blockhash: Hash, form: TransactionFormat
+    instructions: Sequence[Instruction],
+    payer: Pubkey,
+    blockhash: Hash,
+    form: TransactionFormat,
+    budget: Budget,
+    table: AddressLookupTableAccount | None = None,
 ) -> AnyMessage:
-    """Return the message in the cluster's format."""
-    if form is TransactionFormat.LEGACY:
-        return Message.new_with_blockhash(list(instructions), payer, blockhash)
+    """Return the message; limit and price go where its format has them, after all else."""
+    units, price = budget.compute_units, budget.unit_price_micro_lamports
+    if form is TransactionFormat.V1:
+        config = TransactionConfig(
+            priority_fee=-(-units * price // _MICRO), compute_unit_limit=units
+        )
+        return MessageV1.try_compile(payer, list(instructions), blockhash, config)
+    complete = [*instructions, set_compute_unit_limit(units), set_compute_unit_price(price)]
     if form is TransactionFormat.V0:
-        return MessageV0.try_compile(payer, list(instructions), [], blockhash)
-    raise TransactionTooLargeError(
-        f"transactions of format {form.value} can't be built; use legacy"
-    )
+        return MessageV0.try_compile(payer, complete, [table] if table else [], blockhash)
+    return Message.new_with_blockhash(complete, payer, blockhash)
 
 
 def unsigned(message: AnyMessage) -> bytes:
@@ -211,11 +227,17 @@ class MintTransaction:
     created: tuple[str, ...]
 
 
-def read_transaction(raw: bytes, token: Token) -> MintTransaction:
-    """Decode a landed transaction; only top-level instructions, we make no others."""
+def read_transaction(raw: bytes, token: Token, loaded: Sequence[str] = ()) -> MintTransaction:
+    """Decode a landed transaction; only top-level instructions, we make no others.
+
+    Args:
+        raw: Its bytes.
+        token: Whose mints are read.
+        loaded: The accounts it named by lookup tables, as the node resolved them.
+    """
     tx = VersionedTransaction.from_bytes(raw)
     message = tx.message
-    keys = list(message.account_keys)
+    keys = [*message.account_keys, *(Pubkey.from_string(text) for text in loaded)]
     payments: dict[str, int] = {}
     memo: str | None = None
     created: list[str] = []
@@ -237,6 +259,27 @@ def read_transaction(raw: bytes, token: Token) -> MintTransaction:
         memo=memo,
         created=tuple(created),
     )
+
+
+def resolved_keys(message: AnyMessage, tables: Mapping[str, Sequence[str]]) -> list[Pubkey]:
+    """Return the accounts a message names, in the order its instructions count them.
+
+    Raises:
+        SigningKeyError: It names a place in a table that *tables* does not have.
+    """
+    lookups = message.address_table_lookups if isinstance(message, MessageV0) else []
+    writable: list[Pubkey] = []
+    readonly: list[Pubkey] = []
+    for lookup in lookups:
+        table = tables.get(str(lookup.account_key), ())
+        places = (bytes(lookup.writable_indexes), bytes(lookup.readonly_indexes))
+        if max((*places[0], *places[1]), default=-1) >= len(table):
+            raise SigningKeyError(
+                f"a message names accounts of lookup table {lookup.account_key} that can't be seen"
+            )
+        writable += [Pubkey.from_string(table[place]) for place in places[0]]
+        readonly += [Pubkey.from_string(table[place]) for place in places[1]]
+    return [*message.account_keys, *writable, *readonly]
 
 
 def _mints(data: bytes, accounts: Sequence[Pubkey], token: Token) -> bool:

@@ -1,0 +1,44 @@
+"""What a node says about accounts: who can take tokens, and why one can't. No I/O."""
+
+import base64
+from typing import Any
+
+from solders.pubkey import Pubkey
+from solders.system_program import ID as SYSTEM
+
+from gridtokenx_cloud.adapters.solana_rpc.transactions import Token
+
+Shown = dict[str, Any] | None
+"""An account as JSON-RPC shows it; None = it does not exist."""
+
+_TOKEN_ACCOUNT_BYTES = 165
+_STATE_OFFSET, _INITIALIZED = 108, 1
+
+
+def wallet_fault(account: Shown) -> str | None:
+    """Return why a wallet is no person's; None also when it does not exist yet."""
+    if account is None or account["owner"] == str(SYSTEM):
+        return None
+    return f"the wallet is an account of program {account['owner']}, not of a person"
+
+
+def exists(account: Shown) -> bool:
+    """Tell whether a token account was made at this address."""
+    # Owned by System: somebody sent SOL to the address before the account was made.
+    return account is not None and account["owner"] != str(SYSTEM)
+
+
+def account_fault(account: Shown, wallet: str, token: Token) -> str | None:
+    """Return why a token account can't take this token; None also when it does not exist."""
+    if account is None or not exists(account):
+        return None
+    data = base64.b64decode(account["data"][0])
+    if account["owner"] != str(token.program) or len(data) < _TOKEN_ACCOUNT_BYTES:
+        return "the token account belongs to another program"
+    if data[:32] != bytes(token.mint):
+        return "the token account holds another token"
+    if str(Pubkey.from_bytes(data[32:64])) != wallet:
+        return "the token account was given to another owner"
+    if data[_STATE_OFFSET] != _INITIALIZED:
+        return "the token account is frozen"
+    return None

@@ -1,0 +1,70 @@
+"""What keeps the chain side tidy: lookup tables, the markers of old batches, the payer's float."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+TableState = Literal["opening", "active", "retiring", "closed"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTable:
+    """A lookup table on record that may hold rent.
+
+    Attributes:
+        recent_slot: The slot its address is made of.
+        used_at_ms: When a transaction was last built with it.
+    """
+
+    address: str
+    recent_slot: int
+    state: TableState
+    used_at_ms: int
+
+
+class TableStore(Protocol):
+    """Lookup tables on record; each method is one commit."""
+
+    def tables(self) -> list[StoredTable]:
+        """Return all that are not closed, the oldest first."""
+        ...
+
+    def open_table(self, address: str, recent_slot: int, now_ms: int) -> None:
+        """Write down a table that is about to be made; only one at a time can be."""
+        ...
+
+    def adopt_table(self, address: str, now_ms: int) -> None:
+        """Write down a table found on chain, to be retired."""
+        ...
+
+    def move_table(self, address: str, state: TableState, now_ms: int) -> None:
+        """Note how far a table is."""
+        ...
+
+    def table_used(self, address: str, now_ms: int) -> None:
+        """Note that a transaction is built with it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OldMarker:
+    """The marker of a batch that was final long ago."""
+
+    batch_id: int
+    marker: str
+
+
+class MarkerStore(Protocol):
+    """Markers whose rent comes back; each method is one commit."""
+
+    def markers_to_reclaim(self, final_before_ms: int, limit: int) -> list[OldMarker]:
+        """Return markers of final batches, the oldest first; those begun before come first."""
+        ...
+
+    def intend_reclaim(self, markers: Sequence[OldMarker], now_ms: int) -> None:
+        """Write down that these markers are given up; from now on nobody relies on them."""
+        ...
+
+    def reclaimed(self, markers: Sequence[OldMarker], lamports: int, now_ms: int) -> None:
+        """Note that these markers are gone, and what came back."""
+        ...
