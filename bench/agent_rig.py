@@ -47,11 +47,12 @@ class SlaveSpec:
 
 @dataclass
 class Seen:
-    """What the slave saw: requests and registers by device id, and when energy was answered."""
+    """What the slave saw, by device id; a poll is an answer with the import counter, see when."""
 
     requests: dict[int, int] = field(default_factory=dict)
     registers: dict[int, int] = field(default_factory=dict)
     refused: dict[int, int] = field(default_factory=dict)
+    polls: dict[int, int] = field(default_factory=dict)
     energy_s: dict[int, list[float]] = field(default_factory=dict)
 
 
@@ -154,6 +155,8 @@ class _Wire:
             answer = bytes((function | 0x80, 3))
         else:
             seen.registers[unit] = seen.registers.get(unit, 0) + count
+            if address <= IMPORT_REGISTER < address + count:
+                seen.polls[unit] = seen.polls.get(unit, 0) + 1
             data = self._bytes[2 * address : 2 * (address + count)]
             answer = bytes((function, len(data))) + data
         if not self.spec.baudrate and not self.spec.latency_s:
