@@ -20,6 +20,7 @@ _COMMANDS = {
     "gateway": "registry",
     "meter": "registry",
     "held": "registry",
+    "config": "config",
     "api-token": "access",
     "mint-account": "mint",
     "audit": "mint",

@@ -11,7 +11,6 @@ from types import FrameType
 from gridtokenx_cloud.adapters.store.database import Database
 from gridtokenx_cloud.errors import CloudError
 from gridtokenx_cloud.ports.common import Clock
-from gridtokenx_cloud.roles.relay import Relay
 from gridtokenx_cloud.roles.upkeep import UpkeepRole
 from gridtokenx_cloud.settings import Settings, non_default_values
 from gridtokenx_cloud.supervisor import Role, Supervisor
@@ -22,6 +21,7 @@ from gridtokenx_cloud.wiring import (
     events_role,
     ingest_role,
     ingest_service,
+    make_parts,
     metrics_role,
     open_store,
     settle_role,
@@ -58,7 +58,7 @@ def build(settings: Settings, clock: Clock) -> App:
     """
     database = open_store(settings)
     try:
-        parts = Parts(settings, clock, database, Relay())
+        parts = make_parts(settings, clock, database)
         bind_facts(parts)
         draining, restarts = threading.Event(), Counter[str]()
         return App(settings, database, _roles(parts, draining, restarts), draining, restarts)

@@ -21,6 +21,14 @@ class BrokerDownError(TransientError):
     """The broker cannot be reached, or closed the connection."""
 
 
+class FloodedError(TransientError):
+    """A sender is above its rate; *wait_s* is when there is room again."""
+
+    def __init__(self, sender: str, wait_s: int) -> None:
+        super().__init__(f"{sender} sends faster than it may; go on in {wait_s} s")
+        self.wait_s = wait_s
+
+
 class PermanentError(CloudError):
     """Waiting cannot help; an operator must change something."""
 

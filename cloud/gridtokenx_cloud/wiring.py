@@ -16,14 +16,16 @@ from gridtokenx_cloud.adapters.store.figures import store_figures
 from gridtokenx_cloud.adapters.store.ingest import SqliteIngestStore
 from gridtokenx_cloud.adapters.store.migrate import check_schema
 from gridtokenx_cloud.adapters.store.mint import SqliteMintStore
+from gridtokenx_cloud.adapters.store.overrides import SqliteOverrides
+from gridtokenx_cloud.adapters.store.registry_rows import former_keys
 from gridtokenx_cloud.adapters.store.views import SqliteViews
 from gridtokenx_cloud.adapters.verifier import verify
 from gridtokenx_cloud.adapters.websocket_api import EventServer, EventServerLimits
 from gridtokenx_cloud.broadcast import Broadcast, BroadcastLimits
-from gridtokenx_cloud.errors import NotFoundError, StoreBusyError, StoreRefusedError
+from gridtokenx_cloud.errors import FloodedError, NotFoundError, StoreBusyError, StoreRefusedError
 from gridtokenx_cloud.ingest import IngestService, Message
 from gridtokenx_cloud.metrics import Figure, process_figures
-from gridtokenx_cloud.mint_wiring import connected_minter, conversion_of
+from gridtokenx_cloud.mint_wiring import connected_minter, conversion_of, rules_of
 from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.roles.api import ApiRole
 from gridtokenx_cloud.roles.events import EventsRole
@@ -32,7 +34,9 @@ from gridtokenx_cloud.roles.metrics import MetricsRole
 from gridtokenx_cloud.roles.relay import Relay
 from gridtokenx_cloud.roles.settle import SettleRole
 from gridtokenx_cloud.settings import Settings, TokenizationConfig, require, split_bind
+from gridtokenx_cloud.settings.live import LiveTokenization
 from gridtokenx_cloud.supervisor import Role
+from gridtokenx_cloud.throttle import TokenBuckets
 from gridtokenx_cloud.tokenization import RetryPolicy
 from gridtokenx_cloud.verify import ReadingRules
 from gridtokenx_wire.topics import Channel, topic
@@ -48,6 +52,18 @@ class Parts:
     clock: Clock
     database: Database
     relay: Relay
+    live: LiveTokenization
+
+
+def make_parts(settings: Settings, clock: Clock, database: Database) -> Parts:
+    """Return what the roles share.
+
+    Raises:
+        ConfigError: A stored override does not fit what was set since.
+    """
+    overrides = SqliteOverrides(database, clock, actor="cloud")
+    live = LiveTokenization(settings, overrides.values, clock.now_ms)
+    return Parts(settings, clock, database, Relay(), live)
 
 
 def open_store(settings: Settings) -> Database:
@@ -88,9 +104,15 @@ def ingest_service(parts: Parts) -> IngestService:
         SqliteIngestStore(parts.database),
         verify,
         lambda message: bytes(key.sign_message(message)),
-        lambda: reading_rules(settings.tokenization),
+        lambda: reading_rules(parts.live.current()),
         require(settings.blockchain.mint_address, "BLOCKCHAIN_MINT_ADDRESS"),
         parts.clock,
+        former_keys=lambda gateway_id: former_keys(
+            parts.database.connection, gateway_id, parts.clock.now_ms()
+        ),
+        buckets=TokenBuckets(
+            settings.cloud.ingest_lines_per_second, settings.cloud.ingest_lines_burst
+        ),
         on_commit=parts.relay.committed,
         on_sample=parts.relay.sampled,
     )
@@ -164,7 +186,13 @@ def api_role(
 def settle_role(parts: Parts) -> SettleRole:
     """Return the role that mints."""
     return SettleRole(
-        partial(connected_minter, parts.settings, parts.database, parts.clock),
+        partial(
+            connected_minter,
+            parts.settings,
+            parts.database,
+            parts.clock,
+            lambda: rules_of(parts.settings, parts.live.current()),
+        ),
         parts.relay,
         parts.settings.blockchain.audit_interval_secs,
     )
@@ -205,7 +233,10 @@ def store_check(database: Database) -> str | None:
 
 
 def _submit(service: IngestService, gateway_id: str, payload: bytes) -> bytes:
-    outcome = service.process([Message(topic(gateway_id, Channel.READINGS), payload)])
+    message = Message(topic(gateway_id, Channel.READINGS), payload)
+    if wait_ms := service.wait_ms(message):
+        raise FloodedError(gateway_id, -(-wait_ms // 1000))
+    outcome = service.process([message])
     for receiver, receipt in outcome.receipts:
         if receiver == gateway_id:
             return receipt

@@ -74,6 +74,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "metrics_bind": "127.0.0.1:9090",
         "allowed_origins": (),
         "session_ttl_secs": 3600,
+        "ingest_lines_per_second": 1500,
+        "ingest_lines_burst": 10000,
         "shutdown_timeout_secs": 30,
         "sample_retention_days": 30,
         "log_level": "info",

@@ -54,6 +54,15 @@ class CloudSettings(Group):
     session_ttl_secs: PlainInt = Field(
         3600, ge=300, le=86_400, description="Life of a browser session, s"
     )
+    ingest_lines_per_second: PlainInt = Field(
+        1_500, ge=1, le=100_000, description="Signed lines that a gateway may send, per s"
+    )
+    ingest_lines_burst: PlainInt = Field(
+        10_000,
+        ge=100,
+        le=1_000_000,
+        description="Lines a gateway may send at once; a week of ten meters has 6720",
+    )
     shutdown_timeout_secs: PlainInt = Field(
         30, ge=1, le=300, description="Patience with a graceful shutdown, s"
     )

@@ -221,13 +221,14 @@ def _groups(texts: Mapping[str, str]) -> tuple[Groups, list[Fault]]:
             built[group_name] = group.model_validate(values)
         except pydantic.ValidationError as exc:
             bad = {str(error["loc"][0]): error for error in exc.errors()}
-            faults += [_bad_value(group, field, values, error) for field, error in bad.items()]
+            faults += [bad_value(group, field, values, error) for field, error in bad.items()]
             kept = {field: text for field, text in values.items() if field not in bad}
             built[group_name] = group.model_validate(kept)
     return Groups(**built), faults
 
 
-def _bad_value(group: type[Group], field: str, values: Mapping[str, str], error: Any) -> Fault:
+def bad_value(group: type[Group], field: str, values: Mapping[str, str], error: Any) -> Fault:
+    """Return the fault of a text that pydantic refused with *error*."""
     name, info = group.env_name(field), group.model_fields[field]
     shown = "***" if field in group.SECRETS | {"solana_rpc_urls"} else values[field]
     what = str(error["ctx"]["error"]) if error["type"] == "value_error" else "is not allowed"

@@ -1,6 +1,7 @@
 """The `TOKENIZATION_*` settings: what a reading is worth, and when it is minted."""
 
 from decimal import Decimal
+from typing import ClassVar
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -13,6 +14,8 @@ class TokenizationConfig(Group):
     """From credited Wh to base units, and the pace of minting."""
 
     model_config = SettingsConfigDict(env_prefix="TOKENIZATION_")
+    FIXED: ClassVar[frozenset[str]] = frozenset({"kwh_to_token_ratio", "decimals"})
+    """Fields that the store and the chain are tied to; the others may change while running."""
 
     kwh_to_token_ratio: PlainDecimal = Field(
         Decimal(1),

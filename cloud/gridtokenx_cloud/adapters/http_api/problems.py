@@ -10,7 +10,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from gridtokenx_cloud.errors import NotFoundError, TransientError, ValidationError
+from gridtokenx_cloud.errors import (
+    ConfigError,
+    FloodedError,
+    NotFoundError,
+    TransientError,
+    ValidationError,
+)
 
 _log = logging.getLogger(__name__)
 _RETRY_AFTER_S = "5"
@@ -24,6 +30,7 @@ _CODES = {
     413: "too_large",
     415: "unsupported_media_type",
     422: "invalid",
+    429: "too_many_requests",
     503: "unavailable",
 }
 
@@ -109,6 +116,8 @@ def install(app: FastAPI) -> None:
     app.exception_handler(RequestValidationError)(_on_invalid)
     app.exception_handler(NotFoundError)(_on_not_found)
     app.exception_handler(ValidationError)(_on_broken_rule)
+    app.exception_handler(ConfigError)(_on_bad_config)
+    app.exception_handler(FloodedError)(_on_flood)
     app.exception_handler(TransientError)(_on_transient)
 
 
@@ -136,6 +145,19 @@ async def _on_not_found(request: Request, exc: NotFoundError) -> JSONResponse:
 
 async def _on_broken_rule(request: Request, exc: ValidationError) -> JSONResponse:
     return problem(request, 422, exc.code, str(exc))
+
+
+async def _on_bad_config(request: Request, exc: ConfigError) -> JSONResponse:
+    errors = []
+    for text in exc.faults:
+        code, _, reason = text.partition(": ")
+        errors.append({"field": code, "reason": reason or text})
+    return problem(request, 422, "invalid", "these settings do not go; see errors", errors=errors)
+
+
+async def _on_flood(request: Request, exc: FloodedError) -> JSONResponse:
+    headers = {"Retry-After": str(exc.wait_s)}
+    return problem(request, 429, "too_many_lines", str(exc), headers=headers)
 
 
 async def _on_transient(request: Request, exc: TransientError) -> JSONResponse:

@@ -4,6 +4,7 @@ import logging
 import queue
 import random
 import threading
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +16,8 @@ from gridtokenx_cloud.ingest import IngestService, Outcome
 MAX_BATCH_LINES = 500
 MAX_WAITING_MESSAGES = 1_000
 """Own bound: mosquitto 2.0.11 does not keep to the receive maximum."""
+MAX_PUT_OFF = 200
+"""Messages of floods that wait here; more would take the others' place in the receive maximum."""
 
 _POLL_S = 0.2
 _FIRST_STORE_DELAY_S = 0.1
@@ -36,6 +39,10 @@ class MqttCounters:
     receipts_unsent: int = 0
     """Receipts made while disconnected; the gateway sends its lines again and gets another."""
     store_retries: int = 0
+    put_off: int = 0
+    """Messages of a gateway above its rate, kept until there is room."""
+    shed: int = 0
+    """Messages of a flood, acknowledged and not stored: without a receipt they come again."""
 
 
 class MqttIngest:
@@ -63,6 +70,7 @@ class MqttIngest:
         self._service = service
         self._delays_s = (first_delay_s, last_delay_s)
         self._inbox: queue.Queue[Delivery] = queue.Queue(MAX_WAITING_MESSAGES)
+        self._put_off: deque[Delivery] = deque()
         self._stopping = threading.Event()
         self._connection: Connection | None = None
         self._trouble: str | None = None
@@ -140,17 +148,46 @@ class MqttIngest:
 
     def _collect(self) -> list[Delivery] | None:
         """Return what has arrived, up to the bound of one commit; None at the end."""
-        try:
-            batch = [self._inbox.get(timeout=_POLL_S)]
-        except queue.Empty:
-            return None if self._stopping.is_set() else []
-        lines = _line_count(batch[0])
-        while lines < MAX_BATCH_LINES:
-            try:
-                batch.append(self._inbox.get_nowait())
-            except queue.Empty:
+        batch = self._take_put_off()
+        lines = sum(_line_count(delivery) for delivery in batch)
+        wait_s = 0.0 if batch else _POLL_S
+        # Bounded by what is looked at: a flood that is put off must not keep others uncommitted.
+        for _ in range(MAX_BATCH_LINES):
+            if lines >= MAX_BATCH_LINES:
                 break
-            lines += _line_count(batch[-1])
+            try:
+                delivery = self._inbox.get(timeout=wait_s) if wait_s else self._inbox.get_nowait()
+            except queue.Empty:
+                if not batch and self._stopping.is_set():
+                    return None
+                break
+            wait_s = 0.0
+            if self._may_pass(delivery):
+                batch.append(delivery)
+                lines += _line_count(delivery)
+        return batch
+
+    def _may_pass(self, delivery: Delivery) -> bool:
+        """Let a gateway above its rate wait behind the others, and a flood go without a receipt."""
+        if not self._service.wait_ms(delivery.message):
+            return True
+        if len(self._put_off) < MAX_PUT_OFF:
+            self.counters.put_off += 1
+            self._put_off.append(delivery)
+        else:
+            self.counters.shed += 1
+            delivery.connection.acknowledge(delivery.packet_id, delivery.qos)
+        return False
+
+    def _take_put_off(self) -> list[Delivery]:
+        """Return what was put off and has room now, in order."""
+        batch: list[Delivery] = []
+        for _ in range(len(self._put_off)):
+            delivery = self._put_off.popleft()
+            if self._service.wait_ms(delivery.message):
+                self._put_off.append(delivery)
+            else:
+                batch.append(delivery)
         return batch
 
     def _settle(self, batch: list[Delivery]) -> None:
