@@ -7,11 +7,12 @@ import click
 from gridtokenx_agent.commands.completion import completion
 from gridtokenx_agent.commands.doctor import doctor
 from gridtokenx_agent.commands.export import export
+from gridtokenx_agent.commands.init import init
 from gridtokenx_agent.commands.meters import decode, profiles, read, simulate
 from gridtokenx_agent.commands.operate import run, status
 from gridtokenx_agent.commands.probe import probe
 from gridtokenx_agent.commands.scan import scan
-from gridtokenx_agent.commands.setup import check_config, init, keygen
+from gridtokenx_agent.commands.setup import check_config, claim, keygen
 from gridtokenx_agent.errors import AgentError, ConfigError, KeyFileError, ProfileError
 
 
@@ -22,8 +23,8 @@ def cli() -> None:
 
 
 _COMMANDS = (
-    run, init, keygen, check_config, scan, probe, read, decode, profiles, simulate, status, export,
-    doctor, completion,
+    run, init, keygen, check_config, claim, scan, probe, read, decode, profiles, simulate, status,
+    export, doctor, completion,
 )  # fmt: skip
 for _command in _COMMANDS:
     cli.add_command(_command)

@@ -33,9 +33,11 @@ __all__ = ["cli"]
 PROFILES = {name: find_profile(name) for name in ("abb-b23", "janitza-umg96rm")}
 
 
-def meter(name: str = "abb-b23", faults: Faults | None = None) -> MeterSimulator:
+def meter(
+    name: str = "abb-b23", faults: Faults | None = None, identity: str = "1001"
+) -> MeterSimulator:
     clock = SteadyClock()
-    registers = house_registers(find_profile(name), House(), clock, clock.wall_ms)
+    registers = house_registers(find_profile(name), House(), clock, clock.wall_ms, identity)
     return MeterSimulator(find_profile(name), registers, faults)
 
 

@@ -52,7 +52,7 @@ def doctor(context: click.Context, config: Path, as_json: bool) -> None:
     for check in examine(config):
         checks.append(check)
         if not as_json:
-            click.echo(_text(check))
+            click.echo(shown(check))
     good = all(check.level is not Level.BAD for check in checks)
     if as_json:
         click.echo(json.dumps({"ok": good, "checks": [asdict(check) for check in checks]}))
@@ -214,6 +214,7 @@ def _broker(settings: "AgentSettings", at: "Instant") -> Iterator[Check]:
     yield from broker_checks(address, topic(gateway_id, Channel.RECEIPTS), at.wall_ms)
 
 
-def _text(check: Check) -> str:
+def shown(check: Check) -> str:
+    """Return a check as it is printed: one line, and the way out below."""
     line = f"{check.level.value:<5} {check.name}: {check.said}"
     return line if not check.way_out else f"{line}\n      -> {check.way_out}"
