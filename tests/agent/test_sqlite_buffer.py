@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gridtokenx_agent.adapters.buffer_file import open_file
+from gridtokenx_agent.adapters.buffer_statements import BufferFile
 from gridtokenx_agent.adapters.buffer_status import read_status
-from gridtokenx_agent.adapters.sqlite_buffer import BufferFile, SqliteBuffer, open_buffer
+from gridtokenx_agent.adapters.sqlite_buffer import SqliteBuffer, open_buffer
 from gridtokenx_agent.errors import BufferFullError, StoreError
 from gridtokenx_wire.encoding import parse_line
 from tests.support import build

@@ -8,9 +8,11 @@ from typing import IO
 
 from sqlite_utils import Database
 
+from gridtokenx_agent.adapters.buffer_room import Reserve
 from gridtokenx_agent.errors import StoreError
 
 SCHEMA_VERSION = "1"
+RESERVE_MB = 8
 _PAGE_BYTES = 4096
 _BUSY_TIMEOUT_S = 10.0
 
@@ -35,6 +37,7 @@ CREATE UNIQUE INDEX outbox_identity ON outbox (meter_id, epoch, seq);
 CREATE INDEX outbox_due ON outbox (due_ms, id);
 CREATE INDEX outbox_hash ON outbox (line_hash);
 CREATE INDEX outbox_opener ON outbox (meter_id, epoch) WHERE opens = 1;
+CREATE INDEX outbox_sample ON outbox (wall_ms, meter_id, epoch) WHERE kind = 'sample';
 CREATE INDEX outbox_new_slot ON outbox (id) WHERE kind = 'slot' AND tries = 0;
 CREATE TABLE dead (
     line_hash TEXT PRIMARY KEY, meter_id TEXT NOT NULL, epoch TEXT NOT NULL, seq INTEGER NOT NULL,
@@ -53,17 +56,21 @@ class OpenFile:
 
     Attributes:
         max_pages: Bound of the file.
+        reserve: Space to give up when the disk is full.
         lock: Held as long as this process owns the file.
         moved_aside: Where a broken file went; None when there was none.
     """
 
     database: Database
     max_pages: int
+    reserve: Reserve
     lock: IO[bytes]
     moved_aside: Path | None
 
 
-def open_file(path: Path, gateway_id: str, max_mb: int, wall_ms: int) -> OpenFile:
+def open_file(
+    path: Path, gateway_id: str, max_mb: int, wall_ms: int, reserve_mb: int = RESERVE_MB
+) -> OpenFile:
     """Open or create the buffer and own it.
 
     A file that fails its integrity check is renamed, never deleted, and a new one begins.
@@ -84,14 +91,15 @@ def open_file(path: Path, gateway_id: str, max_mb: int, wall_ms: int) -> OpenFil
         lock.close()
         raise StoreError(f"buffer {path} is in use by another gtx-agent; stop that one") from exc
     try:
-        return _open_locked(path, gateway_id, max_mb, wall_ms, lock)
+        reserve = Reserve(path.with_name(path.name + ".reserve"), reserve_mb)
+        return _open_locked(path, gateway_id, max_mb, wall_ms, lock, reserve)
     except BaseException:
         lock.close()
         raise
 
 
 def _open_locked(
-    path: Path, gateway_id: str, max_mb: int, wall_ms: int, lock: IO[bytes]
+    path: Path, gateway_id: str, max_mb: int, wall_ms: int, lock: IO[bytes], reserve: Reserve
 ) -> OpenFile:
     moved: Path | None = None
     try:
@@ -110,13 +118,19 @@ def _open_locked(
     except BaseException:
         database.close()
         raise
-    return OpenFile(database=database, max_pages=max_pages, lock=lock, moved_aside=moved)
+    reserve.lay()
+    return OpenFile(
+        database=database, max_pages=max_pages, reserve=reserve, lock=lock, moved_aside=moved
+    )
 
 
 def _connect(path: Path) -> Database:
     connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, check_same_thread=False)
     try:
         connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
+        if not path.stat().st_size:
+            # Before the first table, or never: it lets a drained buffer give its pages back.
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         connection.execute("PRAGMA journal_mode=WAL")
         # FULL: a `seq` the cloud has seen must not be used again after a power cut.
         connection.execute("PRAGMA synchronous=FULL")
