@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` runs the main job, `make test` proves it.
-.PHONY: help setup demo demo-clean test check fmt lint test-fast test-chaos bench clean
+.PHONY: help setup demo demo-clean test check fmt lint test-fast test-chaos bench bench-agent clean
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 
@@ -43,6 +43,11 @@ fmt: setup ## settle the layout
 
 bench: setup ## measure; nothing here is asserted in a test
 	python -m bench
+
+bench-agent: setup ## measure the agent, write docs/benchmarks.md
+	@mkdir -p var/bench
+	python -m bench agent > var/bench/agent.jsonl; failed=$$?; \
+	    python -m bench.report < var/bench/agent.jsonl; exit $$failed
 
 clean: ## remove what was built, keep nothing of the demo
 	rm -rf .venv var dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,4 +1,4 @@
-"""`make bench`: run every measurement, one JSON line each."""
+"""`make bench`: run every measurement, one JSON line each; a name picks those that begin so."""
 
 import subprocess
 import sys
@@ -7,8 +7,9 @@ from pathlib import Path
 
 def main() -> int:
     """Run bench_*.py one after the other, so that none disturbs another."""
+    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
     failed = 0
-    for path in sorted(Path(__file__).parent.glob("bench_*.py")):
+    for path in sorted(Path(__file__).parent.glob(f"bench_{wanted}*.py")):
         failed |= subprocess.run(
             [sys.executable, "-m", f"bench.{path.stem}"], check=False
         ).returncode

@@ -1,0 +1,62 @@
+"""What only shows after a hundred thousand polls: memory that grows, descriptors that stay open."""
+
+import gc
+from pathlib import Path
+
+import pytest
+
+from bench.agent_rig import SlaveSpec, resident_mb, slave
+from gridtokenx_agent.adapters.modbus import open_bus
+from gridtokenx_agent.adapters.profile_files import find_profile
+from gridtokenx_agent.adapters.system import SystemClock
+from gridtokenx_agent.errors import MeterTimeoutError
+from gridtokenx_agent.reader import MeterReader
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+POLLS = 100_000
+WARM_UP = 10_000
+FLAT_WITHIN_MB = 2
+
+
+async def test_a_hundred_thousand_polls_leave_no_memory_and_no_file_behind() -> None:
+    with slave(SlaveSpec(kind="tcp")) as served:
+        bus = open_bus(served.url, SystemClock())
+        profile = find_profile("eastron-sdm630").model_copy(update={"min_gap_ms": 0})
+        reader = MeterReader(bus, 1, profile, None)
+        for _ in range(WARM_UP // 2):
+            await reader.read_slot(identity=False)
+        gc.collect()
+        before_mb, files = resident_mb(), _open_files()
+
+        for _ in range(POLLS // 2):
+            await reader.read_slot(identity=False)
+
+        gc.collect()
+        grown_mb = resident_mb() - before_mb
+        assert served.seen().requests[1] >= POLLS
+        assert _open_files() == files
+        await bus.close()
+    assert grown_mb < FLAT_WITHIN_MB
+
+
+async def test_failures_leave_no_memory_and_no_file_behind() -> None:
+    with slave(SlaveSpec(kind="tcp", dead=(2,))) as served:
+        bus = open_bus(served.url, SystemClock())
+        await bus.read_words(1, 4, 0, 2, 0)
+        gc.collect()
+        before_mb, files = resident_mb(), _open_files()
+
+        for _ in range(12):
+            with pytest.raises(MeterTimeoutError):
+                await bus.read_words(2, 4, 0, 2, 0)
+            await bus.read_words(1, 4, 0, 2, 0)
+
+        gc.collect()
+        assert _open_files() == files
+        assert resident_mb() - before_mb < FLAT_WITHIN_MB
+        await bus.close()
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
