@@ -37,14 +37,10 @@ async def run(settings: AgentSettings, path: Path) -> None:
         clock.now().wall_ms,
     )
     try:
-        agent = Agent(
-            Base(settings=settings, path=path, signer=signer, clock=clock, buffer=buffer)
-        )
+        agent = Agent(Base(settings=settings, path=path, signer=signer, clock=clock, buffer=buffer))
         for warning in warnings_of(settings):
             _log.warning(warning)
-        _log.info(
-            "started", extra={"gateway_id": signer.gateway_id, "broker": settings.mqtt.url}
-        )
+        _log.info("started", extra={"gateway_id": signer.gateway_id, "broker": settings.mqtt.url})
         await _until_stopped(agent)
         _log.info("stopped")
     finally:

@@ -28,17 +28,17 @@ class _Sensor:
     name: str
     device_class: str
     unit: str
-    state_class: str
-    template: str
+    per_unit: int = 1
+    state_class: str = "measurement"
 
 
 _SENSORS = (
-    _Sensor("import_wh", "Import", "energy", "Wh", "total_increasing", "{{ value_json.import_wh }}"),
-    _Sensor("export_wh", "Export", "energy", "Wh", "total_increasing", "{{ value_json.export_wh }}"),
-    _Sensor("active_power_w", "Power", "power", "W", "measurement", "{{ value_json.active_power_w }}"),
-    _Sensor("voltage_mv", "Voltage", "voltage", "V", "measurement", "{{ value_json.voltage_mv / 1000 }}"),
-    _Sensor("current_ma", "Current", "current", "A", "measurement", "{{ value_json.current_ma / 1000 }}"),
-    _Sensor("frequency_mhz", "Frequency", "frequency", "Hz", "measurement", "{{ value_json.frequency_mhz / 1000 }}"),
+    _Sensor("import_wh", "Import", "energy", "Wh", state_class="total_increasing"),
+    _Sensor("export_wh", "Export", "energy", "Wh", state_class="total_increasing"),
+    _Sensor("active_power_w", "Power", "power", "W"),
+    _Sensor("voltage_mv", "Voltage", "voltage", "V", 1000),
+    _Sensor("current_ma", "Current", "current", "A", 1000),
+    _Sensor("frequency_mhz", "Frequency", "frequency", "Hz", 1000),
 )
 
 
@@ -89,12 +89,14 @@ def _sensor(
     sampled = sensor.device_class != "energy" and meter.sample_s > 0
     period_s = meter.sample_s if sampled else meter.interval_s
     topic = live_topic(meter.meter_id) if sampled else energy_topic(meter.meter_id)
+    value = f"value_json.{sensor.field}"
+    scaled = value if sensor.per_unit == 1 else f"{value} / {sensor.per_unit}"
     return {
         "name": sensor.name,
         "unique_id": identity,
         "state_topic": topic,
         # A value that the meter did not give stays unknown.
-        "value_template": f"{{% if '{sensor.field}' in value_json %}}{sensor.template}{{% endif %}}",
+        "value_template": f"{{% if {value} is defined %}}{{{{ {scaled} }}}}{{% endif %}}",
         "device_class": sensor.device_class,
         "state_class": sensor.state_class,
         "unit_of_measurement": sensor.unit,

@@ -5,6 +5,7 @@ import click
 from gridtokenx_cloud.adapters.store.held import SqliteHeldReadings
 from gridtokenx_cloud.adapters.store.registry import SqliteRegistry
 from gridtokenx_cloud.commands.context import CommandContext
+from gridtokenx_cloud.commands.remote import command as gateway_command
 from gridtokenx_cloud.verify import EpochPolicy, ReadingRules
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -74,6 +75,9 @@ def gateway_revoke(context: CommandContext, gateway_id: str, as_json: bool) -> N
 def gateway_list(context: CommandContext, as_json: bool) -> None:
     """Show every gateway."""
     context.emit(_registry(context).gateways(), as_json)
+
+
+gateway.add_command(gateway_command)
 
 
 @click.group("meter")
