@@ -142,7 +142,8 @@ def _float(data: bytes) -> Decimal | Decoded:
 
 
 def _shortest_float32(number: float, data: bytes) -> Decimal:
-    for digits in range(1, 9):
+    # Six digits tell a value of fewer digits as well: they are far coarser than a float32.
+    for digits in range(6, 9):
         text = f"{number:.{digits}g}"
         try:
             if struct.pack(">f", float(text)) == data:
