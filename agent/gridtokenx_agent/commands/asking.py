@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gridtokenx_agent.commands.options import reason_of
 from gridtokenx_agent.commands.skeleton import NewMeter
 from gridtokenx_agent.errors import ConfigError, ProfileError
 
@@ -35,7 +36,7 @@ def asked(
         except ConfigError as exc:
             raise click.UsageError("; ".join(exc.faults)) from exc
         except (ProfileError, ValueError) as exc:
-            raise click.UsageError(_reason(exc)) from exc
+            raise click.UsageError(reason_of(exc)) from exc
         return text
 
     try:
@@ -153,12 +154,3 @@ def _meter(**values: Any) -> None:
     from gridtokenx_agent.settings import MeterSettings
 
     MeterSettings.model_validate({"meter_id": "M", "profile": "p", "device_id": 1} | values)
-
-
-def _reason(exc: Exception) -> str:
-    """Return the words of a fault, without pydantic's frame around them."""
-    from pydantic import ValidationError
-
-    if not isinstance(exc, ValidationError):
-        return str(exc)
-    return "; ".join(error["msg"].removeprefix("Value error, ") for error in exc.errors())

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from gridtokenx_agent.commands.options import config_option, json_option
+from gridtokenx_agent.commands.options import (
+    complete_profile,
+    config_option,
+    json_option,
+    reason_of,
+)
 from gridtokenx_agent.errors import AgentError, ConfigError, ProfileError
 
 if TYPE_CHECKING:
@@ -79,7 +84,7 @@ def decode(
     except InvalidOperation as exc:
         raise click.UsageError(f"scale {scale} is no number") from exc
     except ValueError as exc:
-        raise click.UsageError(_reason(exc)) from exc
+        raise click.UsageError(reason_of(exc)) from exc
     except ProfileError as exc:
         raise click.UsageError(str(exc)) from exc
     value = f"{found.value:f}" if isinstance(found.value, Decimal) else found.value
@@ -133,7 +138,10 @@ def profiles(context: click.Context, as_json: bool, markdown: bool, files: tuple
 
 @click.command()
 @click.option(
-    "--profile", required=True, help="Which model, see `gtx-agent profiles`; or a file of yours."
+    "--profile",
+    required=True,
+    shell_complete=complete_profile,
+    help="Which model, see `gtx-agent profiles`; or a file of yours.",
 )
 @click.option("--url", default="tcp://127.0.0.1:5020", show_default=True, help="Where to serve it.")
 @click.option("--device-id", type=click.IntRange(0, 255), default=1, show_default=True)
@@ -238,15 +246,6 @@ def _bits(text: str | None) -> "BitField | None":
         return None
     lowest, _, width = text.partition(":")
     return BitField.model_validate({"lowest": lowest, "width": width})
-
-
-def _reason(exc: ValueError) -> str:
-    """Return the words of one fault, without pydantic's frame around them."""
-    from pydantic import ValidationError
-
-    if not isinstance(exc, ValidationError):
-        return str(exc)
-    return "; ".join(error["msg"].removeprefix("Value error, ") for error in exc.errors())
 
 
 def _word(text: str) -> int:

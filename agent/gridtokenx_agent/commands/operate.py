@@ -4,7 +4,7 @@ import asyncio
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -35,7 +35,16 @@ def status(config: Path, as_json: bool) -> None:
     from gridtokenx_agent.app import read_settings
 
     found = read_status(read_settings(config).buffer.path)
-    click.echo(json.dumps(found.as_json()) if as_json else _text(found))
+    click.echo(json.dumps(_as_json(found)) if as_json else _text(found))
+
+
+def _as_json(status: "BufferStatus") -> dict[str, Any]:
+    """Return plain values; energy as decimal text, which no reader rounds."""
+    shown = status.as_json()
+    for meter in shown["meters"]:
+        for name in ("import_wh", "export_wh"):
+            meter[name] = None if meter[name] is None else str(meter[name])
+    return shown
 
 
 def _text(status: "BufferStatus") -> str:

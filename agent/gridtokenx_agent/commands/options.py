@@ -22,3 +22,12 @@ def complete_profile(_context: click.Context, _option: click.Parameter, text: st
     from gridtokenx_agent.adapters.profile_files import profile_paths
 
     return [name for name in profile_paths() if name.startswith(text)]
+
+
+def reason_of(exc: Exception) -> str:
+    """Return the words of a fault, without pydantic's frame around them."""
+    from pydantic import ValidationError
+
+    if not isinstance(exc, ValidationError):
+        return str(exc)
+    return "; ".join(error["msg"].removeprefix("Value error, ") for error in exc.errors())
