@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gridtokenx_cloud.adapters.store.database import Database
-from gridtokenx_cloud.adapters.store.ingest import SqliteIngestStore, load_ranges
+from gridtokenx_cloud.adapters.store.ingest import SqliteIngestStore
+from gridtokenx_cloud.adapters.store.ingest_load import load_ranges
 from gridtokenx_cloud.errors import StoreBusyError, StoreRefusedError
 from gridtokenx_cloud.intake import Intake
 from gridtokenx_cloud.opened import OpenedLine, identity_of
@@ -182,7 +183,8 @@ def test_the_ranges_near_the_asked_for_are_found_and_are_whole(
     for seq in stored:
         cloud.take(GATEWAY.sends(build.sample(seq, 1, at=build.stamp(seq, epoch=epoch))))
 
-    found = load_ranges(cloud.database.connection, (METER_ID, epoch), asked)
+    key = (METER_ID, epoch)
+    found = load_ranges(cloud.database.connection, {key: asked})[key]
 
     near = {seq + step for seq in asked for step in (-1, 0, 1)}
     covered = {seq for first, last in found for seq in range(first, last + 1)}

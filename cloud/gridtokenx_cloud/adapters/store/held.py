@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from gridtokenx_cloud.adapters.store.database import Connection, Database, Row
-from gridtokenx_cloud.adapters.store.ingest import METER_SQL, load_epoch, lock_registry
+from gridtokenx_cloud.adapters.store.ingest_load import load_epochs, lock_meter
 from gridtokenx_cloud.adapters.store.ingest_rows import save_epochs
 from gridtokenx_cloud.adapters.store.outbox import append_audit, append_event
-from gridtokenx_cloud.adapters.store.registry_rows import load_windows
 from gridtokenx_cloud.errors import NotFoundError, ValidationError
 from gridtokenx_cloud.events import ADMIN_STREAM, MarketEvent, user_stream
+from gridtokenx_cloud.ledger import window
 from gridtokenx_cloud.plausibility import Verdict, judge, mark_of
 from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.ports.ingest import EpochBook
@@ -85,8 +85,8 @@ class SqliteHeldReadings:
         """
         check_epoch_name(epoch)
         with self._database.transaction() as tx:
-            lock_registry(tx, (), {meter_id})
-            book = load_epoch(tx, (meter_id, epoch))
+            lock_meter(tx, meter_id)
+            book = load_epochs(tx, meter_id).get(epoch)
             if book is None:
                 raise NotFoundError(
                     f"Meter {meter_id} has sent no reading of epoch {epoch}; "
@@ -151,12 +151,14 @@ class _Held:
         self.code = row["reason"]
         self.dated_ms: int | None = row["reading_timestamp_ms"]
         self.received_ms: int = row["submitted_at_ms"]
-        meter = tx.execute(f"{METER_SQL} WHERE m.meter_id = ?", (row["meter_id"],)).fetchone()
+        meter = lock_meter(tx, row["meter_id"])
+        if meter is None:
+            raise NotFoundError(f"Meter {row['meter_id']} is not enrolled.")
         # Whose it was when it came: the meter may have another owner now.
         self.meter = replace(Meter(**meter), user_id=row["user_id"], wallet=row["wallet"])
-        windows = load_windows(tx, row["meter_id"])
-        self.others = [window for epoch, window in windows.items() if epoch != row["epoch"]]
-        self.book = load_epoch(tx, (row["meter_id"], row["epoch"])) or EpochBook("held")
+        books = load_epochs(tx, row["meter_id"])
+        self.book = books.pop(row["epoch"], EpochBook("held"))
+        self.others = [window(book.span) for book in books.values() if book.span is not None]
         self.reading = HeldReading(
             reading_id=row["reading_id"],
             meter=self.meter,
@@ -202,7 +204,7 @@ def _find(tx: Connection, reading_id: int) -> Row:
     sql = f"{_HELD_SQL} AND r.reading_id = ?"
     row: Row | None = tx.execute(sql, (reading_id,)).fetchone()
     if row is not None:
-        lock_registry(tx, (), {row["meter_id"]})
+        lock_meter(tx, row["meter_id"])
         row = tx.execute(sql, (reading_id,)).fetchone()
     if row is None:
         raise NotFoundError(

@@ -1,0 +1,224 @@
+"""All that is known about the lines of one batch, in a dozen statements however many they are."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from gridtokenx_cloud.adapters.store.database import Connection, Row
+from gridtokenx_cloud.adapters.store.registry_rows import load_history, moved_at_ms
+from gridtokenx_cloud.ledger import Mark, Span, covers, window
+from gridtokenx_cloud.ports.ingest import Books, EpochBook, Identity, StreamKey
+from gridtokenx_cloud.remarks import LastSlot
+from gridtokenx_cloud.verify import Meter
+from gridtokenx_wire.encoding import line_hash
+from gridtokenx_wire.receipt import Ranges
+
+METER_SQL = (
+    "SELECT m.meter_id, m.gateway_id, m.user_id, u.wallet, m.rated_power_w, m.resolution_wh,"
+    " m.epoch_policy FROM meters m JOIN users u USING (user_id)"
+)
+_EPOCH_SQL = """
+SELECT e.meter_id, e.epoch, e.status, e.opened_at_ms, e.baseline_wh, e.credited_through_wh,
+       n.reading_id AS n_reading_id, n.seq AS n_seq, n.export_wh AS n_export_wh,
+       n.boot_id AS n_boot_id, n.mono_ms AS n_mono_ms, n.at_ms AS n_at_ms,
+       f.reading_id AS f_reading_id, f.seq AS f_seq, f.export_wh AS f_export_wh,
+       f.boot_id AS f_boot_id, f.mono_ms AS f_mono_ms, f.at_ms AS f_at_ms
+FROM {keys} k JOIN meter_epochs e ON e.meter_id = k.meter
+LEFT JOIN meter_readings n ON n.reading_id = e.newest_reading_id
+LEFT JOIN meter_readings f ON f.meter_id = e.meter_id AND f.epoch = e.epoch
+     AND f.seq = e.baseline_seq
+"""
+# Ranges do not overlap: of those that begin before the asked for only the last one can reach it.
+_RANGES_SQL = """
+SELECT r.stream, r.epoch, r.first_seq, r.last_seq
+FROM {keys} k JOIN seq_ranges r ON r.stream = k.stream AND r.epoch = k.epoch
+     AND r.first_seq <= k.high AND r.first_seq >= coalesce(
+         (SELECT max(p.first_seq) FROM seq_ranges p
+          WHERE p.stream = k.stream AND p.epoch = k.epoch AND p.first_seq <= k.low), k.low)
+WHERE r.last_seq >= k.low
+"""
+_LINES_SQL = """
+SELECT r.meter_id, r.epoch, r.seq, r.line FROM {keys} k
+JOIN meter_readings r ON r.meter_id = k.stream AND r.epoch = k.epoch AND r.seq = k.seq
+"""
+_LAST_SLOTS_SQL = """
+SELECT r.meter_id, r.epoch, r.seq, r.boot_id, r.mono_ms, r.at_ms, r.import_wh, r.export_wh,
+       r.active_power_w, r.line
+FROM {keys} k JOIN meter_readings r ON r.meter_id = k.stream AND r.epoch = k.epoch
+     AND r.seq = (SELECT max(x.seq) FROM meter_readings x
+                  WHERE x.meter_id = k.stream AND x.epoch = k.epoch)
+"""
+_SAMPLES_SQL = """
+SELECT s.meter_id, s.epoch, s.seq, s.at_ms
+FROM {keys} k JOIN meter_samples s ON s.meter_id = k.stream AND s.epoch = k.epoch
+     AND s.seq = (SELECT max(x.seq) FROM meter_samples x
+                  WHERE x.meter_id = k.stream AND x.epoch = k.epoch)
+"""
+_CLOCKS_SQL = """
+SELECT k.gateway, k.boot, (
+    SELECT c.wall_ms - c.mono_ms FROM gateway_records c
+    WHERE c.kind = 'clock' AND c.gateway_id = k.gateway AND c.boot_id = k.boot
+    ORDER BY c.mono_ms LIMIT 1) AS offset_ms
+FROM {keys} k
+"""
+
+
+def load_books(tx: Connection, gateway_ids: Iterable[str], wanted: Iterable[Identity]) -> Books:
+    """See `IngestUnit.load`; other writers are kept off until the commit."""
+    touched: dict[StreamKey, set[int]] = defaultdict(set)
+    boots: set[tuple[str, str]] = set()
+    for identity in wanted:
+        touched[identity.key].add(identity.seq)
+        boots.add((identity.gateway_id, identity.boot_id))
+    books = Books(reading_ids=_free_reading_ids(tx, sum(map(len, touched.values()))))
+    _load_registry(tx, books, gateway_ids, {stream for stream, _ in touched})
+    if not touched:
+        return books
+    load_history(tx, books)
+    books.ranges = load_ranges(tx, touched)
+    _load_lines(tx, books, touched)
+    keys = sorted(key for key in touched if key[0] in books.meters)
+    if keys:
+        _load_epochs(tx, books, keys)
+        _load_last(tx, books, keys)
+    for row in _rows(tx, _CLOCKS_SQL, ("gateway", "boot"), sorted(boots)):
+        if row["offset_ms"] is not None:
+            books.clock_offsets[row["gateway"], row["boot"]] = row["offset_ms"]
+    return books
+
+
+def _rows(
+    tx: Connection, sql: str, columns: tuple[str, ...], keys: Iterable[tuple[Any, ...]]
+) -> Iterator[Row]:
+    yield from tx.execute(sql.format(keys=tx.dialect.rows(*columns)), (json.dumps(list(keys)),))
+
+
+def _free_reading_ids(tx: Connection, count: int) -> Iterator[int]:
+    if count == 0:
+        return iter(())
+    rows = tx.execute(tx.dialect.next_reading_ids, (count,)).fetchall()
+    return iter([row[0] for row in rows])
+
+
+def _load_registry(
+    tx: Connection, books: Books, gateway_ids: Iterable[str], meter_ids: Iterable[str]
+) -> None:
+    """Whoever moves a credit holds its meter, whoever stores a gateway's records the gateway.
+
+    All take gateways before meters, each by name, so that no two wait for each other.
+    """
+    sql = "SELECT g.gateway_id, g.status FROM {keys} k JOIN gateways g ON g.gateway_id = k.name"
+    sql += f" ORDER BY g.gateway_id{tx.dialect.row_lock('g')}"
+    for row in _rows(tx, sql, ("name",), _names(gateway_ids)):
+        books.gateways[row["gateway_id"]] = row["status"]
+    for row in _rows(tx, _meters_sql(tx), ("name",), _names(meter_ids)):
+        books.meters[row["meter_id"]] = Meter(**row)
+
+
+def _meters_sql(tx: Connection) -> str:
+    lock = tx.dialect.row_lock("m")
+    return f"{METER_SQL} JOIN {{keys}} k ON k.name = m.meter_id ORDER BY m.meter_id{lock}"
+
+
+def lock_meter(tx: Connection, meter_id: str) -> Row | None:
+    """Return a meter, nobody else may move a credit of it until the commit."""
+    return next(_rows(tx, _meters_sql(tx), ("name",), [(meter_id,)]), None)
+
+
+def _names(names: Iterable[str]) -> list[tuple[str]]:
+    return [(name,) for name in sorted(set(names))]
+
+
+def load_ranges(tx: Connection, touched: Mapping[StreamKey, set[int]]) -> dict[StreamKey, Ranges]:
+    """Return, for each stream, the stored ranges that hold or touch one of its `seq`, ascending."""
+    asked = [
+        (*key, low - 1, high + 1)
+        for key, seqs in sorted(touched.items())
+        for low, high in _runs(sorted(seqs))
+    ]
+    found: dict[StreamKey, set[tuple[int, int]]] = {key: set() for key in touched}
+    for row in _rows(tx, _RANGES_SQL, ("stream", "epoch", "#low", "#high"), asked):
+        found[row["stream"], row["epoch"]].add((row["first_seq"], row["last_seq"]))
+    return {key: tuple(sorted(ranges)) for key, ranges in found.items()}
+
+
+def _runs(seqs: list[int]) -> Iterator[tuple[int, int]]:
+    low = high = seqs[0]
+    for seq in seqs[1:]:
+        if seq > high + 1:
+            yield low, high
+            low = seq
+        high = seq
+    yield low, high
+
+
+def _load_lines(tx: Connection, books: Books, touched: Mapping[StreamKey, set[int]]) -> None:
+    again = [
+        (*key, seq)
+        for key, seqs in sorted(touched.items())
+        for seq in sorted(seqs)
+        if covers(books.ranges[key], seq)
+    ]
+    if again:
+        for row in _rows(tx, _LINES_SQL, ("stream", "epoch", "#seq"), again):
+            books.lines[row["meter_id"], row["epoch"], row["seq"]] = row["line"]
+
+
+def _load_epochs(tx: Connection, books: Books, keys: list[StreamKey]) -> None:
+    touched = set(keys)
+    for row in _rows(tx, _EPOCH_SQL, ("meter",), _names(meter for meter, _ in keys)):
+        meter_id, epoch = row["meter_id"], row["epoch"]
+        book = _book(row)
+        if (meter_id, epoch) in touched:
+            books.epochs[meter_id, epoch] = book
+        if (meter_id, epoch) in touched or row["opened_at_ms"] >= moved_at_ms(books, meter_id):
+            books.meters_with_epochs.add(meter_id)
+        if book.span is not None:
+            books.windows.setdefault(meter_id, {})[epoch] = window(book.span)
+
+
+def _load_last(tx: Connection, books: Books, keys: list[StreamKey]) -> None:
+    for row in _rows(tx, _LAST_SLOTS_SQL, ("stream", "epoch"), keys):
+        books.last_slots[row["meter_id"], row["epoch"]] = LastSlot(
+            seq=row["seq"],
+            line_hash=line_hash(row["line"]),
+            boot_id=row["boot_id"],
+            mono_ms=row["mono_ms"],
+            at_ms=row["at_ms"],
+            import_wh=row["import_wh"],
+            export_wh=row["export_wh"],
+            active_power_w=row["active_power_w"],
+        )
+    for row in _rows(tx, _SAMPLES_SQL, ("stream", "epoch"), keys):
+        books.sample_times[row["meter_id"], row["epoch"]] = (row["seq"], row["at_ms"])
+
+
+def load_epochs(tx: Connection, meter_id: str) -> dict[str, EpochBook]:
+    """Return what is known of each epoch of a meter."""
+    rows = _rows(tx, _EPOCH_SQL, ("meter",), [(meter_id,)])
+    return {row["epoch"]: _book(row) for row in rows}
+
+
+def _book(row: Row) -> EpochBook:
+    if row["baseline_wh"] is None:
+        return EpochBook(row["status"])
+    span = Span(
+        first=_mark(row, "f"),
+        newest=_mark(row, "n"),
+        baseline_wh=row["baseline_wh"],
+        credited_through_wh=row["credited_through_wh"],
+    )
+    return EpochBook(row["status"], span)
+
+
+def _mark(row: Row, which: str) -> Mark:
+    return Mark(
+        reading_id=row[f"{which}_reading_id"],
+        seq=row[f"{which}_seq"],
+        export_wh=row[f"{which}_export_wh"],
+        boot_id=row[f"{which}_boot_id"],
+        mono_ms=row[f"{which}_mono_ms"],
+        not_before_ms=row[f"{which}_at_ms"],
+        not_after_ms=row[f"{which}_at_ms"],
+    )
