@@ -150,29 +150,30 @@ def _search(place: str) -> "Search":
 def _make(new: NewConfig, config: Path, *, as_json: bool) -> None:
     from gridtokenx_agent.adapters.keyfile import create_key, load_key
     from gridtokenx_agent.app import read_settings
-    from gridtokenx_agent.commands.setup import signed_claim
+    from gridtokenx_agent.commands.setup import claim_of
+    from gridtokenx_wire.claim import encode_claim
 
     signer = load_key(new.key_file) if new.key_file.exists() else create_key(new.key_file)
     _write(config, config_text(new))
     # After it is written, so that an answer that is wrong leaves a file to edit.
-    claim = signed_claim(read_settings(config), signer)
+    claim = claim_of(read_settings(config), signer.gateway_id)
+    line = encode_claim(claim, signer.sign).decode("ascii")
     if as_json:
-        shown = {"gateway_id": signer.gateway_id, "config": str(config), "claim": claim}
+        shown = {"gateway_id": signer.gateway_id, "config": str(config), "claim": line}
         click.echo(json.dumps(shown))
         return
     click.echo(f"gateway {signer.gateway_id}")
     click.echo(f"wrote   {config}")
-    click.echo("Enrol it at the cloud:")
+    click.echo("\nEnrol it at the cloud:")
     click.echo(f"  gtx-cloud gateway add {signer.gateway_id} --name NAME")
-    for meter in new.meters:
-        rated = f" --rated-power-w {meter.rated_power_w}" if meter.rated_power_w else ""
+    for meter in claim.meters:
         click.echo(
-            f"  gtx-cloud meter add {meter.meter_id} --gateway {signer.gateway_id} "
-            f"--user OWNER{rated}"
+            f"  gtx-cloud meter add {meter.meter_id} --gateway {signer.gateway_id} --user OWNER "
+            f"--rated-power-w {meter.rated_power_w or 'W'} --resolution-wh {meter.resolution_wh}"
         )
-    click.echo("Its claim, signed, for whoever runs the cloud:")
-    click.echo(f"  {claim}")
-    click.echo(f"Then: gtx-agent doctor --config {config}")
+    click.echo("\nThe same as a signed claim, one line:")
+    click.echo(line)
+    click.echo(f"\nThen: gtx-agent doctor --config {config}")
 
 
 def _write(config: Path, text: str) -> None:

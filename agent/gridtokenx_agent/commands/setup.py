@@ -9,8 +9,8 @@ import click
 from gridtokenx_agent.commands.options import config_option, json_option
 
 if TYPE_CHECKING:
-    from gridtokenx_agent.ports import RecordSigner
     from gridtokenx_agent.settings import AgentSettings
+    from gridtokenx_wire.claim import Claim
 
 
 @click.command()
@@ -60,16 +60,18 @@ def claim(config: Path, as_json: bool) -> None:
     """Print the signed enrolment claim again: this gateway, its token and its meters."""
     from gridtokenx_agent.adapters.keyfile import load_key
     from gridtokenx_agent.app import read_settings
+    from gridtokenx_wire.claim import encode_claim
 
     settings = read_settings(config)
-    line = signed_claim(settings, load_key(settings.gateway.key_file))
+    signer = load_key(settings.gateway.key_file)
+    line = encode_claim(claim_of(settings, signer.gateway_id), signer.sign).decode("ascii")
     click.echo(json.dumps({"claim": line}) if as_json else line)
 
 
-def signed_claim(settings: "AgentSettings", signer: "RecordSigner") -> str:
-    """Return the claim of a gateway with these settings, one line."""
+def claim_of(settings: "AgentSettings", gateway_id: str) -> "Claim":
+    """Return what a gateway with these settings says about itself."""
     from gridtokenx_agent.adapters.profile_files import find_profile
-    from gridtokenx_wire.claim import Claim, ClaimedMeter, encode_claim
+    from gridtokenx_wire.claim import Claim, ClaimedMeter
 
     meters = tuple(
         ClaimedMeter(
@@ -81,5 +83,4 @@ def signed_claim(settings: "AgentSettings", signer: "RecordSigner") -> str:
         for bus in settings.bus
         for meter in bus.meter
     )
-    whole = Claim(gateway_id=signer.gateway_id, token=settings.gateway.token, meters=meters)
-    return encode_claim(whole, signer.sign).decode("ascii")
+    return Claim(gateway_id=gateway_id, token=settings.gateway.token, meters=meters)
