@@ -2,7 +2,7 @@
 # Prepares this checkout: Debian packages that are missing, and a virtual environment in .venv.
 # Asks nothing. Writes nothing outside the checkout except Debian packages.
 #   setup.sh          what the demo needs
-#   setup.sh test     and what the tests need (a browser)
+#   setup.sh test     and what the tests need (a browser, PostgreSQL)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -39,6 +39,16 @@ install_mosquitto() {
     apt_install mosquitto || done=1
     if [ -n "$made" ]; then as_root rm -f "$policy"; fi
     return "$done"
+}
+
+# The tests start servers of their own; the package shall make and start none.
+install_postgres() {
+    local folder=/etc/postgresql-common
+    if [ ! -e "$folder/createcluster.conf" ]; then
+        as_root mkdir -p "$folder" &&
+            printf 'create_main_cluster = false\n' | as_root tee "$folder/createcluster.conf" >/dev/null || return 1
+    fi
+    apt_install postgresql
 }
 
 find_python() {
@@ -88,6 +98,9 @@ if ! command -v mosquitto >/dev/null && ! install_mosquitto; then
     .venv/bin/python -m pip install -q -c constraints.txt iotcore
 fi
 
+if [ "${1:-}" = test ] && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then
+    install_postgres || say "no PostgreSQL; its tests are skipped without it: apt-get install postgresql"
+fi
 if [ "${1:-}" = test ] && ! command -v chromium >/dev/null; then
     apt_install chromium || say "no chromium; the browser tests need it: apt-get install chromium"
 fi

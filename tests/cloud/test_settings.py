@@ -7,6 +7,7 @@ import pytest
 from gridtokenx_cloud.errors import ConfigError
 from gridtokenx_cloud.settings import GROUPS, load_settings, non_default_values, require
 from gridtokenx_cloud.settings.document import page, template
+from gridtokenx_cloud.settings.load import secret_values
 from gridtokenx_cloud.settings.rules import retry_delays_s
 from gridtokenx_wire import base58
 
@@ -452,3 +453,29 @@ def test_the_template_with_everything_uncommented_sets_each_default(tmp_path: Pa
     assert len(settings.sources) == len(given)
     for name, group in DEFAULTS.items():
         assert getattr(settings, name).model_dump() == group
+
+
+def test_a_store_on_a_server_is_taken_and_its_password_is_never_shown(tmp_path: Path) -> None:
+    url = "postgresql://gtx:word@db.example/gtx"
+    (tmp_path / "url").write_text(url)
+    environ = {"GTX_CLOUD_DATABASE_URL": f"file:{tmp_path / 'url'}"}
+
+    settings = load_settings(environ=environ, complete=False)
+
+    assert settings.cloud.database_url == url
+    shown = non_default_values(settings)["GTX_CLOUD_DATABASE_URL"]
+    assert shown.startswith("postgresql://gtx:***@db.example/gtx (")
+    assert "word" in secret_values(settings)
+
+
+def test_a_store_s_password_stands_in_no_environment_of_production() -> None:
+    environ = {"GTX_CLOUD_DATABASE_URL": "postgresql://gtx:word@db.example/gtx"}
+
+    with pytest.raises(ConfigError, match=r"PlainSecret: GTX_CLOUD_DATABASE_URL=\*\*\*"):
+        load_settings(environ=environ, complete=False)
+
+
+@pytest.mark.parametrize("url", ["postgresql://db", "postgresql:///", "mysql://db/gtx", "gtx"])
+def test_another_store_url_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="is no sqlite:///PATH"):
+        load_settings(environ={"GTX_CLOUD_DATABASE_URL": url}, complete=False)

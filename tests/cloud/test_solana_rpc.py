@@ -16,7 +16,6 @@ from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from gridtokenx_cloud.adapters.localnet import serve
-from gridtokenx_cloud.adapters.solana_rpc.status import chain_error
 from gridtokenx_cloud.adapters.solana_rpc.rpc import (
     FailoverRpc,
     HttpRpc,
@@ -24,6 +23,7 @@ from gridtokenx_cloud.adapters.solana_rpc.rpc import (
     RpcRefusedError,
 )
 from gridtokenx_cloud.adapters.solana_rpc.setup import check_chain, read_token
+from gridtokenx_cloud.adapters.solana_rpc.status import chain_error
 from gridtokenx_cloud.adapters.solana_rpc.transactions import (
     MEMO,
     TOKEN_2022,

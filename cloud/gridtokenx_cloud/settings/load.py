@@ -145,6 +145,8 @@ def secret_values(settings: Settings) -> tuple[str, ...]:
     for url in settings.cloud.solana_rpc_urls:
         parts = urlsplit(url)
         found += [text for text in (parts.path.strip("/"), parts.query) if text]
+    if password := urlsplit(settings.cloud.database_url).password:
+        found.append(password)
     return tuple(found)
 
 
@@ -154,9 +156,17 @@ def _shown(field: str, value: object) -> str:
     if field == "solana_rpc_urls" and isinstance(value, tuple):
         # The path and the query of an RPC provider's URL are the account's key.
         return ",".join(_without_key(url) for url in value)
+    if field == "database_url":
+        return without_password(str(value))
     if isinstance(value, bool):
         return str(value).lower()
     return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def without_password(url: str) -> str:
+    """Return a store's URL as it may be shown."""
+    parts = urlsplit(url)
+    return url.replace(f":{parts.password}@", ":***@") if parts.password else url
 
 
 def _without_key(url: str) -> str:
@@ -231,6 +241,8 @@ def bad_value(group: type[Group], field: str, values: Mapping[str, str], error: 
     """Return the fault of a text that pydantic refused with *error*."""
     name, info = group.env_name(field), group.model_fields[field]
     shown = "***" if field in group.SECRETS | {"solana_rpc_urls"} else values[field]
+    if field == "database_url":
+        shown = without_password(shown)
     what = str(error["ctx"]["error"]) if error["type"] == "value_error" else "is not allowed"
     if error["type"] in ("string_too_short", "too_short"):
         what = f"is too short; give at least {error['ctx']['min_length']}"
@@ -244,7 +256,9 @@ def bad_value(group: type[Group], field: str, values: Mapping[str, str], error: 
 def _plain_secrets(given: Mapping[str, Given]) -> Iterator[Fault]:
     for name, value in given.items():
         group_name, field = _FIELDS.get(name, ("", ""))
-        if group_name and field in GROUPS[group_name].SECRETS and not value.is_reference:
+        secret = group_name and field in GROUPS[group_name].SECRETS
+        secret = secret or (field == "database_url" and urlsplit(value.text).password is not None)
+        if secret and not value.is_reference:
             yield fault(
                 "PlainSecret",
                 name,

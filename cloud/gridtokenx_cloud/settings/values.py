@@ -78,8 +78,11 @@ def _origin(text: str) -> str:
 
 
 def _store_url(text: str) -> str:
-    if not re.fullmatch(r"sqlite:///.+", text):
-        raise ValueError("is no sqlite:///PATH (relative) or sqlite:////PATH (absolute)")
+    if not re.fullmatch(r"sqlite:///.+|postgresql://[^/]*/[^/?]+(\?.+)?", text):
+        raise ValueError(
+            "is no sqlite:///PATH (relative), sqlite:////PATH (absolute) or"
+            " postgresql://USER@HOST/NAME"
+        )
     return text
 
 

@@ -210,7 +210,8 @@ class SqliteEnrolment:
 
 
 def _meter(tx: Connection, meter_id: str) -> Any:
-    sql = f"SELECT * FROM meters WHERE meter_id = ? {tx.dialect.row_lock}"  # noqa: S608 - own text
+    lock = tx.dialect.row_lock("meters")
+    sql = f"SELECT * FROM meters WHERE meter_id = ?{lock}"  # noqa: S608 - own text
     return tx.execute(sql, (meter_id,)).fetchone()
 
 
