@@ -142,7 +142,7 @@ def weigh_phases(tally: Tally, profile: MeterProfile, words: Words) -> None:
     if total_w is None or None in phases_w or abs(total_w) < _LEAST_LOAD_W:
         return
     if not phases_disagree(total_w, phases_w):
-        tally.good("phases", "the phases add up to the total power")
+        tally.good("phases", "phases add up to it")
 
 
 def weigh_power(tally: Tally, profile: MeterProfile, words: Words) -> None:
@@ -162,7 +162,7 @@ def weigh_power(tally: Tally, profile: MeterProfile, words: Words) -> None:
     if abs(power_w) > 4 * apparent_w + 10 * _AGREES_FLOOR_W:
         tally.against.append(f"active_power {power_w} W, voltage x current {apparent_w} VA")
     elif abs(abs(power_w) - expected_w) <= allowed_w and abs(power_w) >= _LEAST_LOAD_W:
-        tally.good("power", f"active_power {power_w} W = voltage x current x power factor", 2)
+        tally.good("power", "power = voltage x current x power factor", 2)
 
 
 def _amounts(profile: MeterProfile, words: Words) -> dict[str, int]:

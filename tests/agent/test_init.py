@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -132,3 +133,26 @@ def test_a_flag_that_is_missing_where_nobody_answers_is_a_usage_error(
     assert "--mqtt-url is missing" in err
     assert not (tmp_path / "agent.toml").exists()
     assert not (tmp_path / "gateway.key").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_files_root_makes_belong_to_whom_the_folder_belongs(cli: Cli, tmp_path: Path) -> None:
+    for name in ("state", "etc"):
+        (tmp_path / name).mkdir()
+        os.chown(tmp_path / name, 4242, 4343)
+
+    cli(
+        *init_arguments(
+            tmp_path,
+            config=str(tmp_path / "etc" / "agent.toml"),
+            key_file=str(tmp_path / "state" / "gateway.key"),
+        )
+    )
+
+    key, config = (tmp_path / "state" / "gateway.key"), (tmp_path / "etc" / "agent.toml")
+    assert [(path.stat().st_uid, path.stat().st_gid) for path in (key, config)] == [
+        (4242, 4343),
+        (4242, 4343),
+    ]
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert config.stat().st_mode & 0o007 == 0

@@ -80,6 +80,17 @@ def may_write(folder: Path) -> bool:
         return False
 
 
+def give_to_folder_owner(path: Path) -> None:
+    """Give a file that root made to whoever owns its folder: the service must be able to read it.
+
+    Others never may: it stays with owner and group.
+    """
+    if os.geteuid() == 0:
+        folder = path.parent.stat()
+        os.chown(path, folder.st_uid, folder.st_gid)
+        path.chmod(path.stat().st_mode & 0o770)
+
+
 def service_facts() -> ServiceFacts | None:
     """Return what systemd says about the agent; None without systemd or without the unit."""
     program = shutil.which("systemctl")

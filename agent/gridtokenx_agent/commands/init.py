@@ -148,13 +148,19 @@ def _search(place: str) -> "Search":
 
 
 def _make(new: NewConfig, config: Path, *, as_json: bool) -> None:
+    from gridtokenx_agent.adapters.host import give_to_folder_owner
     from gridtokenx_agent.adapters.keyfile import create_key, load_key
     from gridtokenx_agent.app import read_settings
     from gridtokenx_agent.commands.setup import claim_of
     from gridtokenx_wire.claim import encode_claim
 
-    signer = load_key(new.key_file) if new.key_file.exists() else create_key(new.key_file)
+    if new.key_file.exists():
+        signer = load_key(new.key_file)
+    else:
+        signer = create_key(new.key_file)
+        give_to_folder_owner(new.key_file)
     _write(config, config_text(new))
+    give_to_folder_owner(config)
     # After it is written, so that an answer that is wrong leaves a file to edit.
     claim = claim_of(read_settings(config), signer.gateway_id)
     line = encode_claim(claim, signer.sign).decode("ascii")

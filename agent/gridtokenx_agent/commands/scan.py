@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from gridtokenx_agent.identification import Judgement
     from gridtokenx_agent.profiles import MeterProfile
 
+_WIDTH = 98
 _SURE = {
     "CERTAIN": "certain: the meter itself says so",
     "LIKELY": "likely: voltage, frequency and power agree",
@@ -141,9 +143,9 @@ def _meter_lines(meter: "FoundMeter", profiles: "Mapping[str, MeterProfile]") ->
         return
     best, *others = device.fits
     yield f"  {best.profile}  {_SURE[best.sureness.name]}"
-    yield f"  because  {', '.join(best.agrees)}"
+    yield _wrapped("because", best.agrees)
     if best.missing:
-        yield f"  without  {', '.join(best.missing)}"
+        yield _wrapped("without", best.missing)
     same = [other for other in others if _same(best, other, profiles)]
     rest = [other for other in others if other not in same]
     if same:
@@ -151,6 +153,12 @@ def _meter_lines(meter: "FoundMeter", profiles: "Mapping[str, MeterProfile]") ->
     if rest:
         named = ", ".join(f"{other.profile} ({other.sureness.name.lower()})" for other in rest)
         yield f"  or  {named}"
+
+
+def _wrapped(label: str, said: Iterable[str]) -> str:
+    return textwrap.fill(
+        ", ".join(said), _WIDTH, initial_indent=f"  {label}  ", subsequent_indent=" " * 11
+    )
 
 
 def _why_not(miss: "Judgement") -> str:
