@@ -142,7 +142,7 @@ def weigh_phases(tally: Tally, profile: MeterProfile, words: Words) -> None:
     if total_w is None or None in phases_w or abs(total_w) < _LEAST_LOAD_W:
         return
     if not phases_disagree(total_w, phases_w):
-        tally.good("phases", "phases add up to it")
+        tally.good("phases", "phases add up to the power")
 
 
 def weigh_power(tally: Tally, profile: MeterProfile, words: Words) -> None:
