@@ -23,7 +23,7 @@ def buffer_depth(path: Path) -> BufferDepth:
             (dead,) = db.execute("SELECT count(*) FROM dead").fetchone()
         finally:
             db.close()
-        size = path.stat().st_size
+        size = sum(part.stat().st_size for part in path.parent.glob(f"{path.name}*"))
     except (sqlite3.DatabaseError, OSError) as exc:
         raise StoreError(f"buffer {path} cannot be read: {exc}") from exc
     return BufferDepth(
