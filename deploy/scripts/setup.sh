@@ -27,28 +27,28 @@ apt_install() {
         apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
-# Debian's package starts a broker of its own on port 1883. Nobody asked for that one: policy-rc.d
-# keeps it from starting during the installation, and is removed again.
-install_mosquitto() {
+# Debian's packages start a broker on port 1883 and a database on 5432. Nobody asked for those:
+# policy-rc.d keeps them from starting during the installation, and is removed again.
+install_without_start() {
     local policy=/usr/sbin/policy-rc.d made=""
     if [ ! -e "$policy" ] && printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null 2>&1; then
         as_root chmod 0755 "$policy"
         made=yes
     fi
     local done=0
-    apt_install mosquitto || done=1
+    apt_install "$@" || done=1
     if [ -n "$made" ]; then as_root rm -f "$policy"; fi
     return "$done"
 }
 
-# The tests start servers of their own; the package shall make and start none.
+# The tests make clusters of their own; the package shall make none.
 install_postgres() {
-    local folder=/etc/postgresql-common
-    if [ ! -e "$folder/createcluster.conf" ]; then
-        as_root mkdir -p "$folder" &&
-            printf 'create_main_cluster = false\n' | as_root tee "$folder/createcluster.conf" >/dev/null || return 1
+    local config=/etc/postgresql-common/createcluster.conf
+    if [ ! -e "$config" ]; then
+        as_root mkdir -p "${config%/*}" || return 1
+        printf 'create_main_cluster = false\n' | as_root tee "$config" >/dev/null || return 1
     fi
-    apt_install postgresql
+    install_without_start postgresql
 }
 
 find_python() {
@@ -93,7 +93,7 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
 fi
 
 export PATH="$PATH:/usr/sbin:/sbin"
-if ! command -v mosquitto >/dev/null && ! install_mosquitto; then
+if ! command -v mosquitto >/dev/null && ! install_without_start mosquitto; then
     say "no mosquitto and no way to install Debian packages; the demo takes the pip package iotcore"
     .venv/bin/python -m pip install -q -c constraints.txt iotcore
 fi
