@@ -20,7 +20,9 @@ def find_mosquitto() -> str | None:
 
 
 @contextmanager
-def shipped_mosquitto(folder: Path, users: dict[str, str], port: int) -> Iterator[None]:
+def shipped_mosquitto(
+    folder: Path, users: dict[str, str], port: int
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run the broker with *users* (name -> password) and the shipped ACL until the end."""
     broker = find_mosquitto()
     assert broker is not None, "mosquitto is not installed; run `make setup`"
@@ -44,7 +46,7 @@ def shipped_mosquitto(folder: Path, users: dict[str, str], port: int) -> Iterato
         process = subprocess.Popen([broker, "-c", str(config)], stderr=log)
     try:
         wait_for_port(port, process)
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(timeout=10)
