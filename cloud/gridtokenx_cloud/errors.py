@@ -41,6 +41,10 @@ class ConfigError(PermanentError):
         self.faults = faults
 
 
+class FixedSettingError(ConfigError):
+    """The setting exists, but the store and the chain are tied to it."""
+
+
 class ValidationError(PermanentError):
     """A value breaks a rule.
 

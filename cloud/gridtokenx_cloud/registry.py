@@ -8,11 +8,13 @@ from gridtokenx_cloud.errors import ValidationError
 from gridtokenx_cloud.events import rfc3339
 from gridtokenx_cloud.ledger import Mark, Span, Window, place
 from gridtokenx_cloud.plausibility import Verdict, check_overlap
-from gridtokenx_cloud.verify import EpochPolicy, Meter
+from gridtokenx_cloud.ports.admin import Enrolment
+from gridtokenx_cloud.verify import Meter
 from gridtokenx_wire import base58
-from gridtokenx_wire.claim import Claim
+from gridtokenx_wire.claim import Claim, decode_claim
 from gridtokenx_wire.encoding import METER_ID
-from gridtokenx_wire.errors import MalformedLineError
+from gridtokenx_wire.errors import MalformedLineError, WireError
+from gridtokenx_wire.signing import Verify
 
 KeyTest = Callable[[bytes], bool]
 """32 bytes -> whether they are such a key."""
@@ -38,27 +40,27 @@ class HeldReading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Enrolment:
-    """What an operator adds to a gateway's claim.
-
-    Attributes:
-        rated_power_w: For meters whose claim does not say; None = each must say it.
-        epoch_policy: Which new counts are taken without an operator's word.
-    """
-
-    user_id: str
-    name: str
-    rated_power_w: int | None
-    epoch_policy: EpochPolicy
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NewMeter:
     """A meter to enrol."""
 
     meter_id: str
     rated_power_w: int
     resolution_wh: int
+
+
+def open_claim(text: str, verifier: Verify) -> Claim:
+    """Return what a gateway claims, its signature checked.
+
+    Raises:
+        ValidationError: `InvalidClaim`.
+    """
+    try:
+        return decode_claim(text.encode(errors="replace"), verifier)
+    except WireError as exc:
+        raise ValidationError(
+            "InvalidClaim",
+            f"The claim cannot be accepted: {exc}; copy the whole line that the gateway printed.",
+        ) from exc
 
 
 def plan_meters(

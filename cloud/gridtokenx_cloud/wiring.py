@@ -22,6 +22,7 @@ from gridtokenx_cloud.adapters.store.views import SqliteViews
 from gridtokenx_cloud.adapters.verifier import verify
 from gridtokenx_cloud.adapters.websocket_api import EventServer, EventServerLimits
 from gridtokenx_cloud.broadcast import Broadcast, BroadcastLimits
+from gridtokenx_cloud.desk import administration
 from gridtokenx_cloud.errors import FloodedError, NotFoundError, StoreBusyError, StoreRefusedError
 from gridtokenx_cloud.ingest import IngestService, Message
 from gridtokenx_cloud.metrics import Figure, process_figures
@@ -179,6 +180,13 @@ def api_role(
         secure_cookies=settings.websocket.url.startswith("wss:"),
         mint_address=require(settings.blockchain.mint_address, "BLOCKCHAIN_MINT_ADDRESS"),
         decimals=settings.tokenization.decimals,
+        administration=administration(
+            settings,
+            parts.database,
+            parts.clock,
+            parts.live,
+            lambda: reading_rules(parts.live.current()),
+        ),
     )
     return ApiRole(app, *split_bind(settings.cloud.http_bind))
 
@@ -206,6 +214,9 @@ def metrics_role(parts: Parts, roles: Sequence[Role], restarts: Mapping[str, int
             version("gridtokenx"), {role.name: role.trouble() for role in roles}, restarts
         )
         yield from store_figures(parts.database, parts.clock.now_ms())
+        for role in roles:
+            if isinstance(role, SettleRole):
+                yield from role.figures()
 
     return MetricsRole(collect, *split_bind(parts.settings.cloud.metrics_bind))
 

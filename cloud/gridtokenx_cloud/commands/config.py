@@ -30,7 +30,7 @@ def _change(context: CommandContext, values: Mapping[str, str | None]) -> None:
 @click.pass_obj
 def config_list(context: CommandContext, as_json: bool) -> None:
     """Show what can change: its value now, and who changed it."""
-    from gridtokenx_cloud.settings.live import LIVE_FIELDS, overridden
+    from gridtokenx_cloud.settings.live import overridden, texts_of
 
     changed = {str(row["name"]): row for row in _overrides(context).rows()}
     texts = {name: str(row["value"]) for name, row in changed.items()}
@@ -38,11 +38,11 @@ def config_list(context: CommandContext, as_json: bool) -> None:
     rows = [
         {
             "setting": name,
-            "value": str(getattr(group, name)).lower(),
+            "value": value,
             "changed_by": changed.get(name, {}).get("updated_by"),
             "changed_at": changed.get(name, {}).get("updated_at"),
         }
-        for name in LIVE_FIELDS
+        for name, value in texts_of(group).items()
     ]
     context.emit(rows, as_json)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pydantic
 
-from gridtokenx_cloud.errors import ConfigError, TransientError
+from gridtokenx_cloud.errors import ConfigError, FixedSettingError, TransientError
 from gridtokenx_cloud.settings.fault import Fault, fault
 from gridtokenx_cloud.settings.load import Settings, bad_value
 from gridtokenx_cloud.settings.rules import Groups, cross_faults
@@ -20,8 +20,13 @@ LIVE_FIELDS = tuple(
 )
 
 
-class FixedSettingError(ConfigError):
-    """The setting exists, but the store and the chain are tied to it."""
+def texts_of(group: TokenizationConfig) -> dict[str, str]:
+    """Return the changeable settings as they would stand in an `.env` file."""
+    return {name: _text(getattr(group, name)) for name in LIVE_FIELDS}
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def overridden(settings: Settings, overrides: Mapping[str, str]) -> TokenizationConfig:

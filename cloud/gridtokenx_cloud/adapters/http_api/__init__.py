@@ -7,7 +7,13 @@ from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
-from gridtokenx_cloud.adapters.http_api import auth_routes, data_routes, problems
+from gridtokenx_cloud.adapters.http_api import (
+    auth_routes,
+    control_routes,
+    data_routes,
+    problems,
+    registry_routes,
+)
 from gridtokenx_cloud.adapters.http_api.guard import Guard, security_headers
 from gridtokenx_cloud.adapters.http_api.identity import (
     ApiParts,
@@ -15,6 +21,7 @@ from gridtokenx_cloud.adapters.http_api.identity import (
     Submit,
     parts_of,
 )
+from gridtokenx_cloud.ports.admin import Administration
 from gridtokenx_cloud.ports.api import Sessions, Views
 from gridtokenx_cloud.ports.common import Clock
 
@@ -35,6 +42,7 @@ def build_api(
     secure_cookies: bool,
     mint_address: str,
     decimals: int,
+    administration: Administration | None = None,
 ) -> FastAPI:
     """Return the application.
 
@@ -49,6 +57,7 @@ def build_api(
         secure_cookies: False only where the page is served over plain HTTP.
         mint_address: The token's address.
         decimals: The token's decimals.
+        administration: What the admin routes work with; None leaves them out.
     """
     # The framework's own documentation pages load scripts from elsewhere: left out.
     app = FastAPI(
@@ -69,10 +78,14 @@ def build_api(
         secure_cookies=secure_cookies,
         mint_address=mint_address,
         decimals=decimals,
+        administration=administration,
     )
     problems.install(app)
     app.add_middleware(Guard, headers=security_headers(ws_url))
-    for router in (auth_routes.router, data_routes.router):
+    routers = [auth_routes.router, data_routes.router]
+    if administration is not None:
+        routers += [control_routes.router, registry_routes.router]
+    for router in routers:
         app.include_router(router, prefix="/api/v1", responses=problems.DOCUMENTED)
     app.add_api_route("/healthz", _healthz, include_in_schema=False)
     app.add_api_route("/readyz", _readyz, include_in_schema=False)

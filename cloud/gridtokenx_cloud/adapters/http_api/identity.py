@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request, Response
 
 from gridtokenx_cloud.adapters.http_api.problems import ProblemError
+from gridtokenx_cloud.ports.admin import Administration
 from gridtokenx_cloud.ports.api import Sessions, Views
 from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.ports.events import Principal
@@ -27,6 +28,7 @@ class ApiParts:
         secure_cookies: False only where the page is served over plain HTTP.
         mint_address: The token's address, for the page.
         decimals: The token's decimals.
+        administration: What the admin routes work with; None = there are none.
     """
 
     sessions: Sessions
@@ -39,6 +41,7 @@ class ApiParts:
     secure_cookies: bool
     mint_address: str
     decimals: int
+    administration: Administration | None = None
 
     @property
     def cookie_name(self) -> str:

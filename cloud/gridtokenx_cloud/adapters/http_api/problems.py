@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from gridtokenx_cloud.errors import (
     ConfigError,
+    FixedSettingError,
     FloodedError,
     NotFoundError,
     TransientError,
@@ -27,6 +28,7 @@ _CODES = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    409: "conflict",
     413: "too_large",
     415: "unsupported_media_type",
     422: "invalid",
@@ -116,6 +118,7 @@ def install(app: FastAPI) -> None:
     app.exception_handler(RequestValidationError)(_on_invalid)
     app.exception_handler(NotFoundError)(_on_not_found)
     app.exception_handler(ValidationError)(_on_broken_rule)
+    app.exception_handler(FixedSettingError)(_on_fixed)
     app.exception_handler(ConfigError)(_on_bad_config)
     app.exception_handler(FloodedError)(_on_flood)
     app.exception_handler(TransientError)(_on_transient)
@@ -145,6 +148,10 @@ async def _on_not_found(request: Request, exc: NotFoundError) -> JSONResponse:
 
 async def _on_broken_rule(request: Request, exc: ValidationError) -> JSONResponse:
     return problem(request, 422, exc.code, str(exc))
+
+
+async def _on_fixed(request: Request, exc: FixedSettingError) -> JSONResponse:
+    return problem(request, 409, "fixed_setting", str(exc))
 
 
 async def _on_bad_config(request: Request, exc: ConfigError) -> JSONResponse:

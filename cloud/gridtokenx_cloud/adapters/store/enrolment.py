@@ -5,13 +5,14 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from gridtokenx_cloud.adapters.store.database import Connection, Database
+from gridtokenx_cloud.adapters.store.ingest_load import lock_meter
 from gridtokenx_cloud.adapters.store.registry import enter
 from gridtokenx_cloud.adapters.store.registry_rows import TENURE_COLUMNS, tenure_of
 from gridtokenx_cloud.adapters.verifier import is_on_curve, is_signing_key
 from gridtokenx_cloud.errors import NotFoundError, ValidationError
+from gridtokenx_cloud.ports.admin import Enrolment
 from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.registry import (
-    Enrolment,
     check_gateway,
     check_key_overlap,
     check_meter,
@@ -116,6 +117,7 @@ class SqliteEnrolment:
                 ).fetchall()
             ]
             for meter_id in meters:
+                lock_meter(tx, meter_id)
                 # The same device goes on with the same count: its new key may send what the
                 # old one could, and no new count begins.
                 tenure = _current(tx, meter_id, gateway_id)
@@ -210,13 +212,12 @@ class SqliteEnrolment:
 
 
 def _meter(tx: Connection, meter_id: str) -> Any:
-    lock = tx.dialect.row_lock("meters")
-    sql = f"SELECT * FROM meters WHERE meter_id = ?{lock}"  # noqa: S608 - own text
-    return tx.execute(sql, (meter_id,)).fetchone()
+    return tx.execute("SELECT * FROM meters WHERE meter_id = ?", (meter_id,)).fetchone()
 
 
 def _must_know(tx: Connection, meter_id: str) -> Any:
-    row = _meter(tx, meter_id)
+    """Return the meter, with readings of it kept off until the commit."""
+    row = lock_meter(tx, meter_id)
     if row is None:
         raise NotFoundError(f"Meter {meter_id} is not enrolled; add it first.")
     return row

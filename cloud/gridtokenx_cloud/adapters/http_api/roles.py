@@ -1,0 +1,44 @@
+"""Who may use which admin route, and under whose name a deed is audited."""
+
+from typing import Annotated
+
+from fastapi import Depends
+from fastapi.params import Depends as Marker
+
+from gridtokenx_cloud.adapters.http_api.identity import Caller, Parts
+from gridtokenx_cloud.adapters.http_api.problems import ProblemError
+from gridtokenx_cloud.ports.admin import Administration, Desk
+
+_RANKS = {"viewer": 1, "operator": 2, "admin": 3}
+
+
+def _at_least(role: str) -> Marker:
+    def check(caller: Caller) -> None:
+        if _RANKS.get(caller.role, 0) < _RANKS[role]:
+            raise ProblemError(
+                403, "forbidden", f"this takes the role {role}; your token is of {caller.role}"
+            )
+
+    return Marker(check)
+
+
+Viewer = _at_least("viewer")
+Operator = _at_least("operator")
+Admin = _at_least("admin")
+
+
+def administration(parts: Parts) -> Administration:
+    """Return what the admin routes work with."""
+    if parts.administration is None:
+        raise ProblemError(404, "not_found", "this API has no admin routes")
+    return parts.administration
+
+
+Office = Annotated[Administration, Depends(administration)]
+
+
+def _desk(caller: Caller, office: Office) -> Desk:
+    return office.desk_of(f"token:{caller.label}")
+
+
+OwnDesk = Annotated[Desk, Depends(_desk)]

@@ -1,0 +1,119 @@
+"""What operators look at: the state of the work, the audit log, the API tokens."""
+
+import json
+
+from gridtokenx_cloud.adapters.store.access import SqliteAccess
+from gridtokenx_cloud.adapters.store.database import Database
+from gridtokenx_cloud.adapters.store.reading import reading
+from gridtokenx_cloud.events import rfc3339
+from gridtokenx_cloud.ports.common import Clock
+
+_LAST_BATCHES = 10
+_DAY_S = 86_400
+_UNMINTED_SQL = """
+SELECT count(*) AS readings, coalesce(sum(credit_wh), 0) AS wh, min(submitted_at_ms) AS oldest_ms
+FROM meter_readings WHERE credit_wh > 0 AND minted = 0 AND batch_id IS NULL
+"""
+_RETRIES_SQL = """
+SELECT count(*) - count(parked_at_ms) AS waiting, count(parked_at_ms) AS parked
+FROM minting_retry_queue
+"""
+_BATCHES_SQL = """
+SELECT batch_id, state, total_wh, leaf_count, sealed_at_ms, final_at_ms, signature
+FROM mint_batches ORDER BY batch_id DESC LIMIT ?
+"""
+_HELD_SQL = """
+SELECT reason, count(*) AS readings FROM meter_readings WHERE status = 'held' GROUP BY reason
+"""
+_AUDIT_SQL = """
+SELECT entry, at_ms, actor, action, subject, detail, hash FROM audit_log
+WHERE entry < ? ORDER BY entry DESC LIMIT ?
+"""
+_BEYOND_EVERY_ENTRY = 2**62
+
+
+class SqliteRecords:
+    """Reads only."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def status(self) -> dict[str, object]:
+        """See `Records.status`."""
+        with reading(self._database) as connection:
+            unminted = connection.execute(_UNMINTED_SQL).fetchone()
+            retries = connection.execute(_RETRIES_SQL).fetchone()
+            held = connection.execute(_HELD_SQL).fetchall()
+            batches = connection.execute(_BATCHES_SQL, (_LAST_BATCHES,)).fetchall()
+        oldest_ms = unminted["oldest_ms"]
+        age_ms = 0 if oldest_ms is None else max(0, self._clock.now_ms() - oldest_ms)
+        return {
+            "unminted_readings": unminted["readings"],
+            "unminted_wh": int(unminted["wh"]),
+            "unminted_oldest_age_s": age_ms // 1000,
+            "retries_waiting": retries["waiting"],
+            "retries_parked": retries["parked"],
+            "held_readings": {row["reason"]: row["readings"] for row in held},
+            "last_batches": [
+                {
+                    "batch_id": row["batch_id"],
+                    "state": row["state"],
+                    "readings": row["leaf_count"],
+                    "total_wh": row["total_wh"],
+                    "sealed_at": rfc3339(row["sealed_at_ms"]),
+                    "final_at": rfc3339(row["final_at_ms"]) if row["final_at_ms"] else None,
+                    "transaction_signature": row["signature"],
+                }
+                for row in batches
+            ],
+        }
+
+    def audit_page(self, before: int | None, limit: int) -> list[dict[str, object]]:
+        """See `Records.audit_page`."""
+        behind = _BEYOND_EVERY_ENTRY if before is None else before
+        with reading(self._database) as connection:
+            rows = connection.execute(_AUDIT_SQL, (behind, limit)).fetchall()
+        return [
+            {
+                "entry": row["entry"],
+                "at": rfc3339(row["at_ms"]),
+                "actor": row["actor"],
+                "action": row["action"],
+                "subject": row["subject"],
+                "detail": json.loads(row["detail"]),
+                "hash": row["hash"],
+            }
+            for row in rows
+        ]
+
+
+class SqliteApiTokens:
+    """`ApiTokens` over the access tables, for one operator."""
+
+    def __init__(self, access: SqliteAccess, *, actor: str) -> None:
+        self._access = access
+        self._actor = actor
+
+    def rows(self) -> list[dict[str, object]]:
+        """See `ApiTokens.rows`."""
+        return [
+            {
+                "label": token.label,
+                "role": token.role,
+                "user_id": token.user_id,
+                "created_at": rfc3339(token.created_at_ms),
+                "expires_at": rfc3339(token.expires_at_ms) if token.expires_at_ms else None,
+                "revoked_at": rfc3339(token.revoked_at_ms) if token.revoked_at_ms else None,
+            }
+            for token in self._access.list_tokens()
+        ]
+
+    def create(self, label: str, role: str, user_id: str | None, days: int | None) -> str:
+        """See `ApiTokens.create`."""
+        ttl_s = None if days is None else days * _DAY_S
+        return self._access.create_token(label, role, user_id, ttl_s, self._actor)
+
+    def revoke(self, label: str) -> None:
+        """See `ApiTokens.revoke`."""
+        self._access.revoke_token(label, self._actor)
