@@ -1,0 +1,299 @@
+"""`gtx-cloud gateway command` against a running agent: a broker, a meter, two programs."""
+
+import json
+import os
+import secrets
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from solders.keypair import Keypair
+
+from gridtokenx_agent.adapters.keyfile import create_key
+from tests.support import build
+from tests.support.mosquitto import free_port, shipped_mosquitto
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("agent-program")]
+
+AGENT = [sys.executable, "-m", "gridtokenx_agent"]
+CLOUD = [sys.executable, "-m", "gridtokenx_cloud"]
+
+
+class Site:
+    """An agent with one meter, and the cloud's command line."""
+
+    def __init__(self, folder: Path, broker_port: int, gateway_id: str) -> None:
+        self.folder = folder
+        self.gateway_id = gateway_id
+        self.broker_port = broker_port
+        self.meter_port = free_port()
+        self.metrics_port = free_port()
+        self.config = folder / "agent.toml"
+        self.log = folder / "agent.log"
+        key = Keypair()
+        (folder / "cloud.json").write_text(key.to_json())
+        (folder / "cloud.json").chmod(0o600)
+        self.cloud_key = str(key.pubkey())
+        (folder / "word").write_text("gateway-word\n")
+        self.config.write_text(self.text())
+        self.database_url = f"sqlite:///{folder / 'cloud.db'}"
+        self.environment = {
+            **os.environ,
+            "GTX_CLOUD_ENVIRONMENT": "development",
+            "GTX_CLOUD_CLOUD_KEY": f"file:{folder / 'cloud.json'}",
+            "GTX_CLOUD_MQTT_URL": f"mqtt://127.0.0.1:{broker_port}",
+            "GTX_CLOUD_MQTT_USERNAME": "cloud",
+            "GTX_CLOUD_MQTT_PASSWORD": "cloud-word",
+            "GTX_CLOUD_DATABASE_URL": self.database_url,
+        }
+        self.cloud("migrate")
+        self.cloud("gateway", "add", gateway_id)
+        self.meter = subprocess.Popen(
+            [
+                *AGENT,
+                "simulate",
+                *("--profile", "eastron-sdm630", "--url", f"tcp://127.0.0.1:{self.meter_port}"),
+            ],
+            stdout=subprocess.PIPE,
+        )
+        assert self.meter.stdout is not None
+        self.meter.stdout.readline()
+
+    def text(self, *, meter_port: int | None = None, interval_s: int = 1) -> str:
+        return f"""
+[gateway]
+key_file = "{self.folder / "gateway.key"}"
+token = "{build.TOKEN}"
+[cloud]
+public_key = "{self.cloud_key}"
+[mqtt]
+url = "mqtt://127.0.0.1:{self.broker_port}"
+password_file = "{self.folder / "word"}"
+[buffer]
+path = "{self.folder / "buffer.db"}"
+[metrics]
+bind = "127.0.0.1:{self.metrics_port}"
+[[bus]]
+url = "tcp://127.0.0.1:{meter_port or self.meter_port}"
+[[bus.meter]]
+meter_id = "HOUSE-17"
+profile = "eastron-sdm630"
+device_id = 1
+interval_s = {interval_s}
+"""
+
+    def start(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            agent = subprocess.Popen([*AGENT, "run", "--config", str(self.config)], stderr=log)
+        self.wait_until(lambda: "gridtokenx_agent_uplink_connected 1" in self.metrics())
+        self.wait_until(lambda: "gridtokenx_agent_readings_total" in self.slots())
+        return agent
+
+    def cloud(self, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*CLOUD, *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def command(self, *arguments: str) -> dict[str, Any]:
+        done = self.cloud("gateway", "command", self.gateway_id, *arguments, "--json")
+        assert done.returncode in (0, 1), done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def metrics(self) -> str:
+        try:
+            url = f"http://127.0.0.1:{self.metrics_port}/metrics"
+            with urllib.request.urlopen(url, timeout=5) as page:
+                text: str = page.read().decode()
+        except OSError:
+            return ""
+        return text
+
+    def slots(self) -> str:
+        lines = self.metrics().splitlines()
+        return "".join(line for line in lines if "readings_total{" in line and "slot" in line)
+
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 30) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.1)
+
+    def write(self, name: str, text: str) -> str:
+        path = self.folder / name
+        path.write_text(text)
+        return str(path)
+
+    def audit(self) -> list[tuple[str, str]]:
+        db = sqlite3.connect(self.folder / "cloud.db")
+        rows = db.execute(
+            "SELECT action, detail FROM audit_log WHERE subject = ? ORDER BY entry",
+            (self.gateway_id,),
+        ).fetchall()
+        db.close()
+        return [(action, detail) for action, detail in rows]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    signer = create_key(tmp_path / "gateway.key")
+    port = free_port()
+    users = {signer.gateway_id: "gateway-word", "cloud": "cloud-word"}
+    with shipped_mosquitto(tmp_path, users, port):
+        site = Site(tmp_path, port, signer.gateway_id)
+        yield site
+        site.meter.terminate()
+        site.meter.communicate(timeout=10)
+
+
+@pytest.fixture
+def agent(site: Site) -> Iterator[subprocess.Popen[bytes]]:
+    running = site.start()
+    yield running
+    running.kill()
+    running.wait(timeout=10)
+
+
+def test_the_cloud_reads_now_scans_and_asks_for_the_status(
+    site: Site, agent: subprocess.Popen[bytes]
+) -> None:
+    read = site.command("read-now")
+    scan = site.command("scan", f"tcp://127.0.0.1:{site.meter_port}")
+    status = site.command("status")
+    elsewhere = site.command("scan", "tcp://127.0.0.1:1")
+
+    assert agent.poll() is None
+    assert read["outcome"] == "done"
+    (meter,) = read["result"]["meters"]
+    assert meter["meter_id"] == "HOUSE-17"
+    assert isinstance(meter["import_wh"], int)
+    assert scan["outcome"] == "done"
+    assert status["result"]["buffer"]["meters"][0]["state"] == "ok"
+    assert elsewhere["outcome"] == "refused"
+    actions = [action for action, _ in site.audit() if action != "gateway.add"]
+    assert actions == ["gateway.command", "gateway.reply"] * 4
+
+
+def test_a_new_configuration_holds_and_a_dead_one_is_taken_back(
+    site: Site, agent: subprocess.Popen[bytes]
+) -> None:
+    good = site.write("good.toml", site.text(interval_s=2))
+    dead = site.write("dead.toml", site.text(meter_port=free_port()))
+    wrong = site.write("wrong.toml", site.text(interval_s=7))
+
+    answers = [site.command("set-config", path) for path in (good, good, dead, wrong)]
+    waiting = site.command("status")["result"]["buffer"]["pending"]
+
+    assert [answer["outcome"] for answer in answers] == ["done", "done", "failed", "refused"]
+    assert answers[1]["detail"] == "the configuration is the same"
+    assert "stays dead" in answers[2]["detail"]
+    assert "divide a day" in answers[3]["detail"]
+    assert site.config.read_text() == Path(good).read_text()
+    assert agent.poll() is None
+    assert waiting["slot"] >= 1
+    assert waiting["event"] >= 4
+
+
+def test_a_restart_begins_anew_and_is_answered_first(
+    site: Site, agent: subprocess.Popen[bytes]
+) -> None:
+    answer = site.command("restart")
+    site.wait_until(lambda: site.log.read_text().count(" started ") == 2)
+
+    again = site.command("status")
+
+    assert answer["outcome"] == "done"
+    assert again["outcome"] == "done"
+    assert agent.poll() is None
+
+
+def test_kill_9_during_a_change_leaves_the_old_configuration(
+    site: Site, agent: subprocess.Popen[bytes]
+) -> None:
+    before = site.config.read_bytes()
+    dead = site.write("dead.toml", site.text(meter_port=free_port()))
+    asking = subprocess.Popen(
+        [*CLOUD, "gateway", "command", site.gateway_id, "set-config", dead, "--json"],
+        env=site.environment,
+        stdout=subprocess.PIPE,
+    )
+    site.wait_until(lambda: "command=set-config" in site.log.read_text())
+    time.sleep(0.3)
+
+    agent.kill()
+    agent.wait(timeout=10)
+    left = site.config.read_bytes()
+    again = site.start()
+    said, _ = asking.communicate(timeout=60)
+
+    again.terminate()
+    assert again.wait(timeout=15) == 0
+    assert left == before == site.config.read_bytes()
+    answer = json.loads(said)
+    assert answer["outcome"] == "failed"
+    assert "ended while it ran" in answer["detail"]
+
+
+def test_sighup_takes_the_file_and_leaves_untouched_buses_alone(
+    site: Site, agent: subprocess.Popen[bytes]
+) -> None:
+    site.config.write_text(site.text(interval_s=2))
+    agent.send_signal(signal.SIGHUP)
+    site.wait_until(lambda: "configuration changed" in site.log.read_text())
+    site.config.write_text("no configuration")
+    agent.send_signal(signal.SIGHUP)
+    site.wait_until(lambda: "configuration refused" in site.log.read_text())
+
+    assert agent.poll() is None
+    assert site.command("read-now")["outcome"] == "done"
+
+
+def test_a_gateway_that_is_not_enrolled_or_revoked_is_asked_for_nothing(site: Site) -> None:
+    stranger = site.cloud("gateway", "command", build.SIGNER.gateway_id, "status")
+    site.cloud("gateway", "revoke", site.gateway_id)
+    revoked = site.cloud("gateway", "command", site.gateway_id, "status")
+    usage = site.cloud("gateway", "command", site.gateway_id, "write-register")
+
+    assert (stranger.returncode, revoked.returncode, usage.returncode) == (1, 1, 2)
+    assert "not enrolled" in stranger.stderr
+    assert "revoked" in revoked.stderr
+
+
+def test_a_gateway_that_is_away_gives_no_answer_and_that_is_audited(site: Site) -> None:
+    answer = site.command("status", "--timeout", "1")
+
+    assert answer["outcome"] == "no answer"
+    assert "no answer" in site.audit()[-1][1]
+
+
+def test_the_health_page_and_an_unknown_one(site: Site, agent: subprocess.Popen[bytes]) -> None:
+    base = f"http://127.0.0.1:{site.metrics_port}"
+    with urllib.request.urlopen(f"{base}/healthz", timeout=5) as page:
+        said = page.read()
+    with pytest.raises(OSError, match="404"):
+        urllib.request.urlopen(f"{base}/{secrets.token_hex(4)}", timeout=5)
+
+    assert agent.poll() is None
+    assert said == b"ok\n"
+    text = site.metrics()
+    for name in (
+        'readings_total{meter_id="HOUSE-17",kind="slot"}',
+        "bus_transactions_total{",
+        "buffer_rows{",
+        "uplink_acknowledged_total ",
+        "clock_quality ",
+        'meter_state{meter_id="HOUSE-17",state="ok"} 1',
+    ):
+        assert f"gridtokenx_agent_{name}" in text
