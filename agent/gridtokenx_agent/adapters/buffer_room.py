@@ -24,6 +24,11 @@ class Reserve:
         self._path = path
         self._bytes = size_mb * _MB
 
+    @property
+    def laid(self) -> bool:
+        """Whether the file is there, so the disk is not short of space."""
+        return self._path.exists()
+
     def lay(self) -> None:
         """Create the file unless it is there or the disk has better use for the space."""
         try:
@@ -76,12 +81,13 @@ class Room:
     def shrink(self) -> None:
         """Give pages back to the disk, a few at a time, while most of the file is empty."""
         free = self._number("freelist_count")
-        if free > 2 * _SHRINK_PAGES and free > self._number("page_count") // 2:
-            self._database.execute(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})").fetchall()
+        if free > _SHRINK_PAGES and free > self._number("page_count") // 2:
+            # A plain `execute` gives back one page only: it stops at the first empty row.
+            self._database.conn.executescript(f"PRAGMA incremental_vacuum({_SHRINK_PAGES});")
 
     def checkpoint(self) -> None:
-        """Move the write-ahead log into the file, so that its space can be used again."""
-        self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        """Move the write-ahead log into the file and begin it anew; its space stays ours."""
+        self._database.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
 
     def _drop(self, bucket_ms: int, age_ms: int) -> bool:
         if not bucket_ms:

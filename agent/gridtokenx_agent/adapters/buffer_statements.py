@@ -2,9 +2,9 @@
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from gridtokenx_agent.adapters.buffer_file import OpenFile
 from gridtokenx_agent.adapters.buffer_room import Room
@@ -27,6 +27,9 @@ _SENDABLE = """
         WHERE opener.opens = 1 AND opener.meter_id = outbox.meter_id
           AND opener.epoch = outbox.epoch))
 """
+
+
+T = TypeVar("T")
 
 
 class Change(NamedTuple):
@@ -66,14 +69,10 @@ class BufferFile:
             StoreError: As `RecordBuffer.commit`; nothing was stored.
         """
         try:
-            self._commit(changes)
-        except BufferFullError:
-            self._make_room()
-            try:
-                self._commit(changes)
-            except BufferFullError as exc:
-                self.trouble = str(exc)
-                raise
+            self._making_room(lambda: self._commit(changes))
+        except BufferFullError as exc:
+            self.trouble = str(exc)
+            raise
         self.trouble = ""
         self._look_after()
 
@@ -102,13 +101,17 @@ class BufferFile:
         with suppress(BufferFullError):
             self._thin()
 
-    def _make_room(self) -> None:
-        """Do what can be done at once against a full disk or a full file."""
-        self._opened.reserve.give_up()
-        with suppress(BufferFullError):
-            self._thin()
-        with suppress(sqlite3.OperationalError):
-            self._room.checkpoint()
+    def _making_room(self, work: Callable[[], T]) -> T:
+        """Do *work*; if the disk or the file is full, do what helps at once and try again."""
+        try:
+            return work()
+        except BufferFullError:
+            self._opened.reserve.give_up()
+            with suppress(BufferFullError):
+                self._thin()
+            with suppress(sqlite3.OperationalError):
+                self._room.checkpoint()
+            return work()
 
     def _thin(self) -> None:
         with self._transaction():
@@ -129,19 +132,29 @@ class BufferFile:
 
     def mark_sent(self, row_ids: Collection[int], now_ms: int) -> None:
         """See `Outbox.mark_sent`."""
-        self._postpone(row_ids, now_ms, sent=True)
+        self._making_room(lambda: self._postpone(row_ids, now_ms, sent=True))
 
     def mark_refused(self, row_ids: Collection[int], now_ms: int) -> None:
         """See `Outbox.mark_refused`."""
-        self._postpone(row_ids, now_ms, sent=False)
+        self._making_room(lambda: self._postpone(row_ids, now_ms, sent=False))
 
     def resend_all(self) -> None:
         """See `Outbox.resend_all`."""
+        self._making_room(self._make_all_due)
+
+    def _make_all_due(self) -> None:
         with self._transaction():
             self._database.execute("UPDATE outbox SET due_ms = 0 WHERE due_ms > 0")
 
     def settle(self, receipt: Receipt, in_flight: Collection[int]) -> Settled:
         """See `Outbox.settle`."""
+        settled = self._making_room(lambda: self._settle(receipt, in_flight))
+        if self._opened.reserve.laid:
+            with suppress(sqlite3.OperationalError):
+                self._room.shrink()
+        return settled
+
+    def _settle(self, receipt: Receipt, in_flight: Collection[int]) -> Settled:
         forgotten = 0
         with self._transaction():
             dead = tuple(entry for entry in receipt.rejected if self._bury(entry))
@@ -153,8 +166,6 @@ class BufferFile:
                 "INSERT OR REPLACE INTO meta (key, value) VALUES ('last_receipt_ms', ?)",
                 (str(receipt.issued_ms),),
             )
-        with suppress(sqlite3.OperationalError):
-            self._room.shrink()
         return Settled(forgotten=forgotten, dead=dead)
 
     def close(self) -> None:
