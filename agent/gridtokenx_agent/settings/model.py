@@ -1,27 +1,21 @@
-"""The agent's configuration: a TOML file, and the environment above it."""
+"""The tables of the configuration file; every key has a range."""
 
-import os
-import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
-from gridtokenx_agent.errors import ConfigError, ProfileError
 from gridtokenx_agent.validation import Thresholds
 from gridtokenx_wire.base58 import decode_key
 from gridtokenx_wire.encoding import METER_ID
 from gridtokenx_wire.errors import MalformedLineError
 
-DEFAULT_PATH: Final = Path("/etc/gridtokenx/agent.toml")
 ENV_PREFIX: Final = "GTX_AGENT_"
 DAY_S: Final = 86_400
 _Strict = ConfigDict(frozen=True, extra="forbid")
@@ -262,167 +256,3 @@ class AgentSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put the environment above the file's values, which come in as arguments."""
         return (env_settings, init_settings)
-
-
-def load_settings(
-    path: Path,
-    check_profile: Callable[[str], object],
-    check_bus: Callable[[str], object],
-) -> AgentSettings:
-    """Read the configuration and refuse it unless it is wholly right.
-
-    Args:
-        path: The TOML file.
-        check_profile: Raises for a profile that does not exist or has faults.
-        check_bus: Raises for a URL that is none.
-
-    Raises:
-        ConfigError: Lists every fault.
-    """
-    values = _read(path)
-    faults = [*_unknown_variables(), *_cross_faults(values, check_profile, check_bus)]
-    try:
-        settings = AgentSettings(**values)
-    except ValidationError as exc:
-        found = [_fault(error) for error in _own_faults(exc.errors())]
-        raise ConfigError(tuple(f"{path}: {fault}" for fault in (*found, *faults))) from exc
-    if faults:
-        raise ConfigError(tuple(f"{path}: {fault}" for fault in faults))
-    return settings
-
-
-def notify_socket() -> str | None:
-    """Return where systemd listens, None when the agent is not its service."""
-    return os.environ.get("NOTIFY_SOCKET")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as exc:
-        raise ConfigError((f"{path} does not exist; write it with `gtx-agent init`",)) from exc
-    except OSError as exc:
-        raise ConfigError((f"{path} cannot be read: {exc.strerror}",)) from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise ConfigError((f"{path} is no TOML: {exc}",)) from exc
-
-
-def _unknown_variables() -> Iterator[str]:
-    known = {
-        ENV_PREFIX + name.upper(): name for name in _paths(AgentSettings, "") if name != "bus"
-    } | {f"{ENV_PREFIX}BUS": "bus"}
-    for variable in sorted(os.environ):
-        if variable.upper().startswith(ENV_PREFIX) and variable.upper() not in known:
-            near = get_close_matches(variable.upper(), known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            yield f"environment variable {variable} is unknown{hint}"
-
-
-def _paths(model: type[BaseModel], prefix: str) -> Iterator[str]:
-    for name, info in model.model_fields.items():
-        yield prefix + name
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from _paths(info.annotation, f"{prefix}{name}__")
-
-
-def _cross_faults(
-    values: Mapping[str, Any],
-    check_profile: Callable[[str], object],
-    check_bus: Callable[[str], object],
-) -> Iterator[str]:
-    """Yield what no single field can tell; tolerant of values that are wrong in themselves."""
-    meter_places: dict[str, str] = {}
-    bus_places: dict[str, str] = {}
-    for index, bus in enumerate(_tables(values.get("bus"))):
-        place = f"bus[{index}]"
-        url = bus.get("url")
-        if isinstance(url, str):
-            yield from _refusal(f"{place}.url", check_bus, url)
-            yield from _twice(bus_places, url, f"{place}.url", "name each bus once")
-        devices: dict[str, str] = {}
-        for number, meter in enumerate(_tables(bus.get("meter"))):
-            at = f"{place}.meter[{number}]"
-            yield from _twice(
-                meter_places, meter.get("meter_id"), f"{at}.meter_id", "meter ids are unique"
-            )
-            yield from _twice(
-                devices, meter.get("device_id"), f"{at}.device_id", "one per meter on a bus"
-            )
-            if isinstance(meter.get("profile"), str):
-                yield from _refusal(f"{at}.profile", check_profile, meter["profile"])
-
-
-def _tables(value: object) -> Iterable[Mapping[str, Any]]:
-    return (
-        [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
-    )
-
-
-def _twice(seen: dict[str, str], value: object, place: str, rule: str) -> Iterator[str]:
-    if value is None:
-        return
-    text = str(value)
-    if text in seen:
-        yield f"{place} = {text} is at {seen[text]} already; {rule}"
-    seen.setdefault(text, place)
-
-
-def _refusal(place: str, check: Callable[[str], object], value: str) -> Iterator[str]:
-    try:
-        check(value)
-    except (ConfigError, ProfileError) as exc:
-        yield f"{place}: {exc}"
-
-
-def _own_faults(errors: Sequence[Any]) -> Iterator[Any]:
-    """Leave out what only follows from another fault, and what is told by its variable's name."""
-    places = [error["loc"] for error in errors]
-    variables = {name.upper() for name in os.environ}
-    for error in errors:
-        place = error["loc"]
-        follows = any(other[: len(place)] == place and other != place for other in places)
-        variable = ENV_PREFIX + "__".join(str(part) for part in place).upper()
-        unknown = error["type"] == "extra_forbidden" and variable in variables
-        if not unknown and not (error["type"] == "too_short" and follows):
-            yield error
-
-
-def _fault(error: Any) -> str:
-    """Say in one sentence which key is wrong, with its value and the way out."""
-    place = _place(error["loc"])
-    if error["type"] == "extra_forbidden":
-        near = get_close_matches(str(error["loc"][-1]), _siblings(error["loc"]), n=1)
-        hint = f"; did you mean {near[0]}?" if near else "; remove it"
-        return f"{place} is unknown{hint}"
-    if error["type"] == "missing":
-        return f"{place} is missing"
-    message = error["msg"].removeprefix("Value error, ")
-    shown = f" = {error['input']!r}" if isinstance(error["input"], str | int | float) else ""
-    return f"{place}{shown}: {message}"
-
-
-def _place(location: tuple[int | str, ...]) -> str:
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return text.removeprefix(".")
-
-
-def _siblings(location: tuple[int | str, ...]) -> list[str]:
-    """Return the keys that are known where *location* ends."""
-    models: dict[tuple[str, ...], type[BaseModel]] = {
-        (): AgentSettings,
-        ("gateway",): GatewaySettings,
-        ("cloud",): CloudSettings,
-        ("mqtt",): MqttSettings,
-        ("buffer",): BufferSettings,
-        ("bus",): BusSettings,
-        ("bus", "meter"): MeterSettings,
-        ("validation",): ValidationSettings,
-        ("log",): LogSettings,
-        ("metrics",): MetricsSettings,
-        ("home_assistant",): HomeAssistantSettings,
-    }
-    table = tuple(part for part in location[:-1] if isinstance(part, str))
-    model = models.get(table)
-    return list(model.model_fields) if model else []
