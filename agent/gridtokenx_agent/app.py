@@ -35,6 +35,7 @@ async def run(settings: AgentSettings, path: Path) -> None:
         settings.buffer.max_mb,
         settings.buffer.resend_after_s,
         clock.now().wall_ms,
+        settings.buffer.reserve_mb,
     )
     try:
         agent = Agent(Base(settings=settings, path=path, signer=signer, clock=clock, buffer=buffer))

@@ -4,6 +4,7 @@ Values are Wh; a power of 5 kW and slots of a quarter of an hour unless the sour
 """
 
 from decimal import Decimal
+from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,8 +17,11 @@ from gridtokenx_agent.counters import (
     judge,
     settle,
 )
-from gridtokenx_wire.record import Quality
+from gridtokenx_agent.recorder import MOST_ROWS_IN_MEMORY, Recorder
+from gridtokenx_wire.record import LiveValues, Quality, SlotRecord
 from tests.support import build
+from tests.support.fake_world import World
+from tests.support.memory_buffer import MemoryBuffer
 from tests.support.site import Site, totals
 
 QUARTER_S = 900
@@ -128,11 +132,12 @@ async def test_nothing_is_dated_later_than_the_last_answer_of_a_dead_meter() -> 
 
 async def test_a_sample_dated_1970_makes_no_good_value_a_leap() -> None:
     """Source: AI-on-the-edge-device issue 3790: a sample at 1970-01-01T02:00:36."""
-    site = quarter_hours(1_000)
-    site.clock.wall_ms = 36_000
+    world = World()
+    world.boots(off_ms=0, wall_ms=36_000)
+    site = Site(interval_s=QUARTER_S, rated_power_w=5_000, energy=(1_000, 0), clock=world)
     await site.pass_time(2 * QUARTER_S)
     known = len(site.slots)
-    site.clock.wall_ms = build.NOON_MS
+    world.daemon_sets()
     site.show(2_000, 0)
 
     await site.pass_time(QUARTER_S + 60)
@@ -140,6 +145,59 @@ async def test_a_sample_dated_1970_makes_no_good_value_a_leap() -> None:
     assert known >= 1
     assert site.slots[-1].import_wh == 2_000
     assert not site.buffer.refusals
+
+
+async def test_a_boot_in_1970_loses_no_slot_and_dates_every_one_in_the_end() -> None:
+    """Source: lafrech/oem_gateway issue 12, with a machine that has no battery at all."""
+    world = World(true_ms=build.NOON_MS + 333_000)
+    world.boots(off_ms=0, wall_ms=0)
+    site = Site(interval_s=QUARTER_S, energy=(1_000, 0), clock=world)
+    await site.pass_time(2 * QUARTER_S + 90)
+    world.daemon_sets()
+    offset_ms = world.true_ms - world.mono_ms
+
+    await site.pass_time(4 * QUARTER_S)
+
+    dates_ms = [slot.stamp.mono_ms + offset_ms for slot in site.slots]
+    sure = [slot for slot in site.slots if slot.stamp.clock == 2]
+    assert [slot.stamp.clock for slot in site.slots] == [0, 0, 2, 2, 2, 2]
+    assert all(slot.stamp.wall_ms % 900_000 < 100 for slot in sure)
+    assert all(slot.stamp.wall_ms < 3_600_000 for slot in site.slots[:2])
+    assert dates_ms == sorted(dates_ms)
+    assert {later - date for date, later in pairwise(dates_ms[2:])} == {900_000}
+
+
+async def test_a_clock_that_jumps_by_years_and_back_neither_doubles_nor_loses_energy() -> None:
+    world = World()
+    site = Site(interval_s=QUARTER_S, energy=(1_000, 0), clock=world)
+    for number, error_ms in enumerate([0, 9 * 365 * 86_400_000, -3_600_000, 0, 7_200_000], 1):
+        world.daemon_sets(error_ms=error_ms)
+        site.show(1_000 + 100 * number, 0)
+        await site.pass_time(2 * QUARTER_S)
+
+    shown = [slot.import_wh for slot in site.slots]
+    assert shown == sorted(shown)
+    assert shown[-1] == 1_500
+    assert len({slot.stamp.epoch for slot in site.slots}) == 1
+    assert not site.buffer.refusals
+    assert 8 <= len(site.slots) <= 12
+
+
+async def test_memory_keeps_the_ends_of_a_long_outage_of_the_disk_and_ever_fewer_between() -> None:
+    buffer = MemoryBuffer(full=True)
+    recorder = Recorder(build.recorder_parts(buffer), "M1", "eastron-sdm630", None)
+    await recorder.open(build.instant())
+    for number in range(5_000):
+        at = build.instant(2_000_000 + number * 900_000)
+        await recorder.slot(build.counter(number, 0, at), 900, Quality.NONE, LiveValues())
+    buffer.full = False
+
+    await recorder.flush(build.instant(9_000_000_000))
+
+    kept = [record.import_wh for record in buffer.records if isinstance(record, SlotRecord)]
+    assert len(buffer.rows) <= MOST_ROWS_IN_MEMORY
+    assert kept == sorted(kept)
+    assert (kept[0], kept[-1]) == (0, 4_999)
 
 
 async def test_refused_values_make_few_events_however_long_it_lasts() -> None:

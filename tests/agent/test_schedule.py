@@ -203,6 +203,15 @@ def test_berlins_clock_change_gives_no_slot_twice_and_misses_none(
     assert [later - edge for edge, later in pairwise(edges)] == [900_000] * 95
 
 
+def test_a_year_has_35040_quarter_hours_each_at_its_time() -> None:
+    world = World(true_ms=build.NOON_MS)
+
+    edges = run_slots(world, 900, 365 * 86_400_000)
+
+    assert len(edges) == 35_040
+    assert edges == list(range(edges[0], edges[0] + 35_040 * 900_000, 900_000))
+
+
 def test_a_clock_that_becomes_true_moves_the_waiting_slot_at_once() -> None:
     world = World(true_ms=build.NOON_MS + 123_456)
     world.boots(off_ms=0, wall_ms=0)

@@ -15,6 +15,7 @@ from gridtokenx_agent.validation import Thresholds
 from gridtokenx_wire.record import EventRecord, SampleRecord, SlotRecord
 from tests.support import build
 from tests.support.fake_bus import FakeBus, SteadyClock
+from tests.support.fake_world import World
 from tests.support.memory_buffer import MemoryBuffer
 
 PROFILE = find_profile("eastron-sdm630")
@@ -36,9 +37,9 @@ class Site:
     power_w: int = -3_000
     live: dict[str, Decimal] = field(default_factory=dict)
     event_every: int = 100
+    clock: SteadyClock | World = field(default_factory=SteadyClock)
 
     def __post_init__(self) -> None:
-        self.clock = SteadyClock()
         self.faults = Faults()
         self.bus = FakeBus({1: MeterSimulator(PROFILE, self._values, self.faults)}, self.clock)
         self.buffer = MemoryBuffer()

@@ -100,6 +100,7 @@ class BufferSettings(BaseModel):
         max_mb: Bound of the file.
         resend_after_s: A record the broker took, but no receipt names, goes again after this.
         group_s: Samples wait so long to share a commit; slots never wait.
+        reserve_mb: A file beside it that is deleted when the disk is full; 0 = none.
     """
 
     model_config = _Strict
@@ -108,6 +109,7 @@ class BufferSettings(BaseModel):
     max_mb: Annotated[int, Field(ge=4, le=65_536)] = 256
     resend_after_s: Annotated[int, Field(ge=1, le=21_600)] = 900
     group_s: Annotated[int, Field(ge=0, le=60)] = 5
+    reserve_mb: Annotated[int, Field(ge=0, le=1024)] = 8
 
 
 class MeterSettings(BaseModel):
