@@ -149,6 +149,7 @@ def cloud(port: int, pipe: Connection) -> None:
     client.username_pw_set("cloud", "cloud-word")
     client.on_message = on_message
     client.on_connect = on_connect
+    client.on_subscribe = lambda *_: pipe.send("ready")
     client.connect("127.0.0.1", port)
     client.loop_start()
     while pipe.recv() == "seen":
@@ -238,6 +239,7 @@ def main() -> int:
             ours, theirs = context.Pipe()
             stub = context.Process(target=cloud, args=(port, theirs))
             stub.start()
+            ours.recv()
             found = asyncio.run(drain(buffer, port, ours, total))
             ours.send("end")
             stub.join(10)

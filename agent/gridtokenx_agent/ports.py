@@ -130,7 +130,9 @@ class Outbox(Protocol):
     """The same rows, seen by the one who sends them; a row leaves only by a receipt."""
 
     async def due(self, now_ms: int, limit: int, in_flight: Collection[int]) -> list[Waiting]:
-        """Return up to *limit* lines to send now: newest live slots, then the oldest of the rest.
+        """Return up to *limit* lines to send now, the most urgent first.
+
+        The newest live slots come first, then the oldest of the rest.
 
         Args:
             now_ms: Boot-time clock.

@@ -88,14 +88,18 @@ class Traffic:
         return max(1, min(limit, self._most))
 
     def group(self, rows: Sequence[Waiting], max_bytes: int) -> list[Waiting]:
-        """Return those of *rows* that make up the next message."""
+        """Return those of *rows*, the most urgent first, that make up the next message.
+
+        Within it they stand in the order they were recorded in.
+        """
         together = [row for row in rows if row.row_id not in self.alone] or list(rows[:1])
         size = 0
         for count, row in enumerate(together):
             size += len(row.line) + 1
             if count and size > max_bytes:
-                return together[:count]
-        return together
+                together = together[:count]
+                break
+        return sorted(together, key=lambda row: row.row_id)
 
     def sent(self, message_id: int, row_ids: tuple[int, ...], now_ms: int) -> None:
         """Note that a message left."""

@@ -271,3 +271,16 @@ async def test_a_broker_that_cuts_every_session_is_left_alone_ever_longer(
 
 def test_the_wait_for_a_broker_is_bounded() -> None:
     assert pause_s(10_000) == 120
+
+
+async def test_a_message_cut_short_keeps_the_newest_slot() -> None:
+    uplink = Uplink()
+    await build.fill(uplink.buffer, "M1", ["sample"] * 20)
+    (live,) = await build.fill(uplink.buffer, "M2", ["slot"])
+    uplink.link.max_bytes = 3 * len(live)
+
+    async with uplink:
+        first = uplink.link.session.readings[0]
+
+    assert live in first
+    assert len(first) < 20

@@ -53,6 +53,7 @@ class FakeLink:
     answers: bool = True
     refusal: str | None = None
     trouble: AgentError | None = None
+    max_bytes: int = 65_536
     attempts: int = 0
     sessions: list[FakeSession] = field(default_factory=list)
     wills: list[Will] = field(default_factory=list)
@@ -62,7 +63,7 @@ class FakeLink:
         if self.trouble is not None:
             raise self.trouble
         self.wills.append(will)
-        self.sessions.append(FakeSession(self))
+        self.sessions.append(FakeSession(self, max_bytes=self.max_bytes))
         return self.sessions[-1]
 
     @property

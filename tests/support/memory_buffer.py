@@ -72,7 +72,7 @@ class MemoryBuffer:
         fresh = [i for i, held in ready.items() if held.row.kind == "slot" and not held.tries]
         newest = sorted(fresh, reverse=True)[: max(1, int(limit * 0.4))]
         rest = sorted(set(ready) - set(newest), key=lambda i: (ready[i].due_ms, i))
-        chosen = sorted([*newest, *rest[: limit - len(newest)]])
+        chosen = [*newest, *rest[: limit - len(newest)]]
         return [Waiting(row_id, self.rows[row_id].row.line) for row_id in chosen]
 
     async def mark_sent(self, row_ids: Collection[int], now_ms: int) -> None:

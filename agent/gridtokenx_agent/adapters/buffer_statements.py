@@ -128,7 +128,7 @@ class BufferFile:
         oldest = self._select(
             f"{_SENDABLE} ORDER BY due_ms, id", {**values, "limit": limit - len(newest)}
         )
-        return sorted((*newest, *oldest), key=lambda row: row.row_id)
+        return [*newest, *oldest]
 
     def mark_sent(self, row_ids: Collection[int], now_ms: int) -> None:
         """See `Outbox.mark_sent`."""
