@@ -220,5 +220,6 @@ class IngestService:
 
 def _unaddressed(message: Message, why: str) -> OpenedLine:
     refused = fault("BadTopic", f"The topic {why}; publish readings below the gateway's own id.")
-    name = message.topic.encode("ascii", "backslashreplace").decode()[:120]
+    # A store takes no NUL in a text; what is no printable ASCII is kept as it is spelled in code.
+    name = ascii(message.topic)[1:-1][:120]
     return OpenedLine(name, message.payload, refused, addressable=False)

@@ -1,8 +1,7 @@
 """API tokens, sessions and tickets: what is kept, who gets in, and what a revocation ends."""
 
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 from click.testing import CliRunner
@@ -12,12 +11,11 @@ from gridtokenx_cloud.commands.access import GROUPS
 from gridtokenx_cloud.commands.context import emit
 from gridtokenx_cloud.errors import NotFoundError, ValidationError
 from tests.support.store_rows import StoreRows
-from tests.support.stores import sqlite_of
 
 
 @pytest.fixture
-def rows(tmp_path: Path) -> Iterator[StoreRows]:
-    rows = StoreRows(tmp_path / "cloud.db")
+def rows(new_store: Callable[[], Database]) -> Iterator[StoreRows]:
+    rows = StoreRows(new_store())
     yield rows
     rows.database.close()
 
@@ -31,7 +29,8 @@ def test_a_token_says_whose_it_is_and_is_not_kept_itself(rows: StoreRows) -> Non
     assert (principal.role, principal.user_id) == ("owner", "anna")
     assert token.startswith("gtx_")
     assert len(token) == len("gtx_") + 43
-    stored = "\n".join(sqlite_of(rows.database).connection.iterdump())
+    read = rows.database.connection
+    stored = str([tuple(row) for row in read.execute("SELECT * FROM api_tokens, audit_log")])
     assert token not in stored
 
 

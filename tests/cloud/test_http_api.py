@@ -1,13 +1,13 @@
 """The HTTP API: who gets in, what each may see, how a refusal looks."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import httpx
 import pytest
 
 from gridtokenx_cloud.adapters.http_api import build_api
+from gridtokenx_cloud.adapters.store.database import Database
 from gridtokenx_cloud.adapters.store.views import SqliteViews
 from gridtokenx_cloud.errors import StoreBusyError, ValidationError
 from tests.support.store_rows import GATEWAY, StoreRows, signature_of, wallet_of
@@ -39,8 +39,8 @@ class Api:
 
 
 @pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    rows = StoreRows(tmp_path / "cloud.db")
+async def api(new_store: Callable[[], Database]) -> AsyncIterator[Api]:
+    rows = StoreRows(new_store())
     # Noon, so that the day of the tests has a morning.
     rows.clock.at_ms = rows.clock.at_ms // DAY_MS * DAY_MS + 12 * HOUR_MS
     parts: list[Api] = []

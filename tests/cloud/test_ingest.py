@@ -1,12 +1,12 @@
 """From lines to commits: what is stored, credited, told and receipted, over a real store."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
+from gridtokenx_cloud.adapters.store.database import Database
 from gridtokenx_cloud.adapters.store.ingest import SqliteIngestStore
 from gridtokenx_cloud.adapters.verifier import verify
 from gridtokenx_cloud.errors import StoreRefusedError
@@ -21,8 +21,8 @@ from tests.support.build_cloud import GATEWAY, METER_ID, OTHER_GATEWAY, Cloud
 
 
 @pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[Cloud]:
-    with build.cloud(tmp_path) as made:
+def cloud(new_store: Callable[[], Database]) -> Iterator[Cloud]:
+    with build.cloud(new_store()) as made:
         yield made
 
 

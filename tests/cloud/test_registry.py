@@ -2,9 +2,8 @@
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import click
 import pytest
@@ -52,8 +51,8 @@ class FakeContext:
 
 
 @pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[Cloud]:
-    with build.cloud(tmp_path) as made:
+def cloud(new_store: Callable[[], Database]) -> Iterator[Cloud]:
+    with build.cloud(new_store()) as made:
         yield made
 
 

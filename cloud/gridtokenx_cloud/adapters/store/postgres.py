@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -94,6 +94,11 @@ class PostgresConnection:
     def execute(self, sql: str, values: Values = (), /) -> "psycopg.Cursor[Any]":
         """See `Connection.execute`."""
         with self._translated():
+            if isinstance(values, Mapping):
+                # Named values go into the text, so that the planner sees a condition that
+                # `:user IS NULL` switches off; and a NULL alone has no type to send it by.
+                cursor = psycopg.ClientCursor(self._raw, row_factory=_row_factory)
+                return cursor.execute(_psycopg_sql(sql), values)
             return self._raw.execute(_psycopg_sql(sql), values)
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> "psycopg.Cursor[Any]":
