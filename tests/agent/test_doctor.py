@@ -64,7 +64,7 @@ NOW_MS = build.NOON_MS
 @pytest.mark.parametrize(
     ("changes", "level", "words"),
     [
-        ({}, Level.OK, "there and free"),
+        ({}, Level.OK, "may be used"),
         ({"exists": False}, Level.BAD, "plug the adapter in"),
         ({"is_port": False}, Level.BAD, "no serial port"),
         ({"usable": False}, Level.BAD, "usermod -aG dialout"),
@@ -72,7 +72,7 @@ NOW_MS = build.NOON_MS
         ({"users": ((42, "gtx-agent"),)}, Level.OK, "in use by the agent"),
         ({"path": Path("/dev/ttyUSB0")}, Level.WARN, str(BY_ID)),
         ({"path": Path("/dev/ttyUSB0"), "stable_name": None}, Level.WARN, "udev"),
-        ({"path": Path("/dev/ttyAMA0"), "stable_name": None}, Level.OK, "free"),
+        ({"path": Path("/dev/ttyAMA0"), "stable_name": None}, Level.OK, "may be used"),
     ],
 )
 def test_a_port_is_judged(changes: dict[str, Any], level: Level, words: str) -> None:

@@ -73,7 +73,9 @@ def check_port(facts: PortFacts, agent_pid: int | None) -> Check:
             name, Level.WARN, "may get another name when it is plugged in again",
             "give it a name of its own with a udev rule; see docs/installer-guide.md",
         )  # fmt: skip
-    return Check(name, Level.OK, "is in use by the agent" if facts.users else "is there and free")
+    return Check(
+        name, Level.OK, "is in use by the agent" if facts.users else "is there and may be used"
+    )
 
 
 def check_failed_meter(meter_id: str, where: str, error: AgentError, *, others: bool) -> Check:
