@@ -99,8 +99,9 @@ class RawBroker:
 
     def _take(self, kind: int, body: bytes, level: int, writer: asyncio.StreamWriter) -> bool:
         end = 2 + int.from_bytes(body[:2])
-        topic, packet_id = body[2:end].decode(), body[end : end + 2]
-        payload = body[end + 2 + (level == 5) :]
+        topic = body[2:end].decode()
+        packet_id = body[end : end + 2] if kind & 0x06 else b""
+        payload = body[end + len(packet_id) + (level == 5) :]
         if self.poison is not None and self.poison in payload:
             return False
         code: int | None = 0
@@ -111,7 +112,7 @@ class RawBroker:
                 code = 0x99
         else:
             self.other.append((topic, payload))
-        if code is not None and kind & 0x06:
+        if code is not None and packet_id:
             # A broker of 3.1.1 has no way to say no.
             tail = bytes([code]) if code and level == 5 else b""
             writer.write(b"\x40" + bytes([2 + len(tail)]) + packet_id + tail)
