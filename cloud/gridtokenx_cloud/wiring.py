@@ -173,7 +173,7 @@ def api_role(
         sessions=_access(parts),
         views=SqliteViews(parts.database, parts.clock),
         clock=parts.clock,
-        submit=partial(_submit, service),
+        submit=partial(submit, service),
         ready_checks=ready_checks,
         ws_url=settings.websocket.url,
         allowed_origins=own_origins(settings),
@@ -243,7 +243,14 @@ def store_check(database: Database) -> str | None:
     return None
 
 
-def _submit(service: IngestService, gateway_id: str, payload: bytes) -> bytes:
+def submit(service: IngestService, gateway_id: str, payload: bytes) -> bytes:
+    """Take lines that came by HTTP; return the signed receipt.
+
+    Raises:
+        FloodedError: The gateway is above its rate.
+        NotFoundError: The gateway is not enrolled.
+        TransientError: Nothing is stored.
+    """
     message = Message(topic(gateway_id, Channel.READINGS), payload)
     if wait_ms := service.wait_ms(message):
         raise FloodedError(gateway_id, -(-wait_ms // 1000))

@@ -11,9 +11,11 @@ from gridtokenx_cloud.adapters.store.database import Database, open_database
 from gridtokenx_cloud.adapters.store.ingest import SqliteIngestStore
 from gridtokenx_cloud.adapters.store.migrate import migrate
 from gridtokenx_cloud.adapters.store.registry import SqliteRegistry
+from gridtokenx_cloud.adapters.store.registry_rows import former_keys
 from gridtokenx_cloud.adapters.verifier import verify
 from gridtokenx_cloud.events import MeterReadingReceived
 from gridtokenx_cloud.ingest import IngestService, Message, Outcome
+from gridtokenx_cloud.throttle import TokenBuckets
 from gridtokenx_cloud.verify import EpochPolicy, Meter, ReadingRules
 from gridtokenx_wire import base58
 from gridtokenx_wire.encoding import encode_line, join_lines
@@ -184,6 +186,7 @@ def cloud(
     rules: ReadingRules | None = None,
     resolution_wh: int = 1,
     epoch_policy: EpochPolicy = "first",
+    buckets: TokenBuckets | None = None,
 ) -> Iterator[Cloud]:
     """Give a cloud that knows ann, bob, one gateway each, HOUSE-17 (ann) and HOUSE-18 (bob).
 
@@ -206,6 +209,8 @@ def cloud(
         lambda: rules or ReadingRules(),
         TOKEN,
         clock,
+        former_keys=lambda name: former_keys(database.connection, name, clock.now_ms()),
+        buckets=buckets,
         on_commit=commits.append,
         on_sample=samples.append,
     )

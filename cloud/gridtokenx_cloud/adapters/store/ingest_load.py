@@ -172,7 +172,7 @@ def _load_epochs(tx: Connection, books: Books, keys: list[StreamKey]) -> None:
         book = _book(row)
         if (meter_id, epoch) in touched:
             books.epochs[meter_id, epoch] = book
-        if row["opened_at_ms"] >= moved_at_ms(books, meter_id):
+        if row["opened_at_ms"] > moved_at_ms(books, meter_id):
             books.meters_with_epochs.add(meter_id)
         if book.span is not None:
             books.windows.setdefault(meter_id, {})[epoch] = window(book.span)
