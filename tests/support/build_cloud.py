@@ -190,7 +190,7 @@ def cloud(
 ) -> Iterator[Cloud]:
     """Give a cloud that knows ann, bob, one gateway each, HOUSE-17 (ann) and HOUSE-18 (bob).
 
-    Its store is a given one with our schema, or made in a folder.
+    Its store is a given one with our schema, new or with that in it, or made in a folder.
     """
     if isinstance(where, Path):
         database = open_database(f"sqlite:///{where / 'cloud.db'}")
@@ -199,7 +199,8 @@ def cloud(
         database = where
     clock = FakeClock()
     registry = SqliteRegistry(database, clock, actor="test")
-    enrol(registry, resolution_wh=resolution_wh, epoch_policy=epoch_policy)
+    if not registry.users():
+        enrol(registry, resolution_wh=resolution_wh, epoch_policy=epoch_policy)
     samples: list[MeterReadingReceived] = []
     commits: list[bool] = []
     service = IngestService(
