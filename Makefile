@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` runs the main job, `make test` proves it.
-.PHONY: help setup demo demo-clean test check fmt lint test-fast test-chaos bench bench-agent clean
+.PHONY: help setup demo demo-clean test check fmt lint test-fast test-chaos bench bench-agent bench-mint clean
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 
@@ -12,7 +12,10 @@ setup: ## virtual environment and Debian packages; seconds when there already
 demo: setup ## meters to tokens on this machine; Ctrl-C or DEMO_SECONDS=n ends it
 	@exec python -m demo
 
-demo-clean: ## forget the demo's chain, ledger and keys
+demo-bench-mint: setup ## minted recipients per second and lamports, against a localnet
+	python -m bench.bench_mint
+
+clean: ## forget the demo's chain, ledger and keys
 	@for place in var/demo var/demo-[0-9]; do \
 	    [ ! -e $$place ] || flock -n $$place/lock rm -rf $$place || \
 	    { echo "demo-clean: a demo is running in $$place; stop it first" >&2; exit 1; }; \
@@ -48,6 +51,9 @@ bench-agent: setup ## measure the agent, write docs/benchmarks.md
 	@mkdir -p var/bench
 	python -m bench agent > var/bench/agent.jsonl; failed=$$?; \
 	    python -m bench.report < var/bench/agent.jsonl; exit $$failed
+
+bench-mint: setup ## minted recipients per second and lamports, against a localnet
+	python -m bench.bench_mint
 
 clean: ## remove what was built, keep nothing of the demo
 	rm -rf .venv var dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -22,6 +22,7 @@ from gridtokenx_cloud.adapters.solana_rpc.transactions import (
     SolanaWallets,
     Token,
 )
+from gridtokenx_cloud.adapters.solana_rpc.upkeep import SolanaUpkeep
 from gridtokenx_cloud.adapters.store.database import Database
 from gridtokenx_cloud.adapters.store.mint import SqliteMintStore
 from gridtokenx_cloud.adapters.store.mint_audit import SqliteAuditStore
@@ -29,6 +30,7 @@ from gridtokenx_cloud.adapters.store.mint_upkeep import SqliteMintUpkeep
 from gridtokenx_cloud.audit import unknown_mints
 from gridtokenx_cloud.batching import Markers
 from gridtokenx_cloud.formats import TransactionFormat
+from gridtokenx_cloud.janitor import Janitor, JanitorRules
 from gridtokenx_cloud.mint_rules import MintRules
 from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.settings import Settings, TokenizationConfig, require
@@ -50,6 +52,7 @@ class ConnectedMinter:
     store: SqliteAuditStore
     history: SolanaHistory
     conversion: Conversion
+    janitor: Janitor
 
 
 def conversion_of(settings: Settings) -> Conversion:
@@ -141,12 +144,13 @@ async def connected_minter(
             spent = store.signed_since(clock.now_ms() // _DAY_MS * _DAY_MS)
             sender = _sender(settings, rpc, token, _signers(settings, keys, clock, spent), clock)
             _log.info("format_chosen", extra={"format": form.value})
-            tables = LookupTables(sender, SqliteMintUpkeep(database), clock)
+            upkeep = SqliteMintUpkeep(database)
+            tables = LookupTables(sender, upkeep, clock)
             poll = StatusPoll(rpc, _POLL_WINDOW_S)
             chosen = rules or (lambda: fixed)
             service = MeterPollingService(
                 store,
-                SolanaMintChain(rpc, sender, markers, form, tables, poll),
+                SolanaMintChain(rpc, sender, markers, form, tables, clock, poll),
                 history,
                 SolanaWallets(token),
                 rules=lambda: replace(chosen(), form=form, signatures=sender.signatures),
@@ -154,7 +158,16 @@ async def connected_minter(
                 clock=clock,
             )
             await _halt_on_unknown_mints(service, audit_store, history)
-            yield ConnectedMinter(service, audit_store, history, fixed.conversion)
+            janitor = Janitor(
+                upkeep,
+                SolanaUpkeep(sender, markers, form, tables),
+                clock,
+                JanitorRules(
+                    settings.blockchain.marker_retention_days,
+                    settings.blockchain.payer_low_transactions,
+                ),
+            )
+            yield ConnectedMinter(service, audit_store, history, fixed.conversion, janitor)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -132,12 +132,15 @@ class BatchMinter:
                 self._halts.halt(batch_id, str(exc))
                 return TROUBLE_S
         if not batch.attempt.sent:
-            await self._send(batch.batch_id, batch.attempt)
-            self._store.mark_sent(batch.batch_id, batch.attempt.n, self._clock.now_ms())
-            return POLL_S
+            return await self._first_send(batch.batch_id, batch.attempt)
         return await self._follow(batch, batch.attempt)
 
-    async def _sign(self, batch: MintBatch) -> float:
+    async def _first_send(self, batch_id: int, attempt: Attempt) -> float:
+        await self._send(batch_id, attempt)
+        self._store.mark_sent(batch_id, attempt.n, self._clock.now_ms())
+        return POLL_S
+
+    async def _sign(self, batch: MintBatch) -> float | None:
         most = self._chain.most_recipients(batch.memo)
         if len(batch.items) > most:
             # Sealed when transactions were wider; nothing of it can land, so the rest may leave.
@@ -162,7 +165,7 @@ class BatchMinter:
         self._store.record_attempt(batch.batch_id, attempt, self._clock.now_ms())
         self._halts.lift(batch.batch_id)
         logger.info("attempt_signed", extra=_fields(batch, attempt))
-        return 0.0
+        return await self._first_send(batch.batch_id, attempt)
 
     async def _send(self, batch_id: int, attempt: Attempt) -> None:
         await self._chain.send(attempt.raw)
@@ -172,14 +175,14 @@ class BatchMinter:
             fields = {"batch_id": batch_id, "n": attempt.n, "signature": attempt.signature}
             logger.info("attempt_sent", extra=fields)
 
-    async def _follow(self, batch: MintBatch, attempt: Attempt) -> float:
+    async def _follow(self, batch: MintBatch, attempt: Attempt) -> float | None:
         state = InFlight(attempt.n, attempt.signature, attempt.last_valid_block_height)
         seen = await self._chain.observe(state, batch.marker)
         decision = next_step(state, self._since_closed(state, seen))
         match decision:
             case Land():
                 await self._land(batch, decision)
-                return 0.0
+                return None
             case Fail():
                 return await self._failed(batch, attempt, decision.error)
             case Expire():
@@ -226,14 +229,16 @@ class BatchMinter:
             },
         )
 
-    async def _failed(self, batch: MintBatch, attempt: Attempt, error: ChainError) -> float:
+    async def _failed(self, batch: MintBatch, attempt: Attempt, error: ChainError) -> float | None:
         self._store.end_attempt(batch.batch_id, attempt.n, error, self._clock.now_ms())
         logger.warning(
             "batch_classified", extra=_fields(batch, attempt) | {"error_code": str(error)}
         )
         return await self._classified(batch, error, simulated=False)
 
-    async def _classified(self, batch: MintBatch, error: ChainError, *, simulated: bool) -> float:
+    async def _classified(
+        self, batch: MintBatch, error: ChainError, *, simulated: bool
+    ) -> float | None:
         """Act on a failure while nothing of the batch can land."""
         match classify(error, len(batch.items)):
             case HoldRecipient(position, reason):
@@ -275,17 +280,17 @@ class BatchMinter:
             extra={"batch_id": batch.batch_id, "wallet": wallet, "error_code": refusal.code},
         )
 
-    async def _resolve(self, batch: MintBatch, state: Sealed | InFlight) -> float:
+    async def _resolve(self, batch: MintBatch, state: Sealed | InFlight) -> float | None:
         looks = self._looks.get(batch.batch_id, 0)
         self._looks[batch.batch_id] = looks + 1
         origin = await self._history.marker_origin(batch)
         match resolve(state, origin, looks):
             case Land() as landed:
                 await self._land(batch, landed)
-                return 0.0
+                return None
             case Dispute(reason):
                 self._dispute(batch, reason)
-                return 0.0
+                return None
         return POLL_S
 
     def _dispute(self, batch: MintBatch, reason: str) -> None:

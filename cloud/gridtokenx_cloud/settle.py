@@ -216,11 +216,10 @@ class MeterPollingService:
         """Take up batches and seal new ones; true when there is more to do at once."""
         self._reap()
         rules = self._rules()
-        for batch_id in self._store.live_batches():
-            if len(self._driving) < rules.concurrent_batches and batch_id not in self._given_up:
-                self._take_up(batch_id)
-        room = min(rules.concurrent_batches - len(self._driving), rules.max_transactions_per_batch)
-        if room <= 0 or self._halts or not (draining or rules.auto_mint_enabled):
+        self._take_up_live(rules)
+        # Sealed ahead while there is room to drive, so that one look at the queue fills several.
+        idle = len(self._driving) < rules.concurrent_batches
+        if not idle or self._halts or not (draining or rules.auto_mint_enabled):
             return False
         readings = self.fetch_unminted_readings(rules.batch_size, draining=draining)
         if not readings:
@@ -228,9 +227,8 @@ class MeterPollingService:
         logger.info("cycle_started", extra={"in_flight": len(self._driving)})
         logger.info("readings_fetched", extra={"readings": len(readings)})
         good = self._validated(readings)
-        batches = self._seal(good, room)
-        for batch_id in batches:
-            self._take_up(batch_id)
+        batches = self._seal(good, rules.max_transactions_per_batch)
+        self._take_up_live(rules)
         logger.info("cycle_finished", extra={"readings": len(good), "batches": len(batches)})
         return len(readings) == rules.batch_size and (bool(batches) or len(good) < len(readings))
 
@@ -266,6 +264,13 @@ class MeterPollingService:
                 },
             )
         return sealed
+
+    def _take_up_live(self, rules: MintRules) -> None:
+        for batch_id in self._store.live_batches():
+            if len(self._driving) >= rules.concurrent_batches:
+                return
+            if batch_id not in self._given_up:
+                self._take_up(batch_id)
 
     def _take_up(self, batch_id: int) -> None:
         if batch_id not in self._driving:

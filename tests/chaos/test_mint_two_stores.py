@@ -125,7 +125,7 @@ async def test_a_minter_that_was_away_for_400_blocks_learns_that_it_had_minted(
     fuse = Fuse(None)
 
     def die_after_the_first_send(method: str) -> None:
-        if method == "getEpochInfo":
+        if method == "getSignatureStatuses":
             raise CrashError
 
     world.rpc.tap = die_after_the_first_send

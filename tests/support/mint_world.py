@@ -131,7 +131,7 @@ class World:
     ) -> SolanaMintChain:
         sender = self.sender(cap)
         kept = LookupTables(sender, tables or MemoryTables(), self.clock)
-        return SolanaMintChain(self.failover, sender, self.marks, form, kept)
+        return SolanaMintChain(self.failover, sender, self.marks, form, kept, self.clock)
 
     def history(self) -> SolanaHistory:
         return SolanaHistory(self.failover, self.token)

@@ -68,3 +68,32 @@ class MarkerStore(Protocol):
     def reclaimed(self, markers: Sequence[OldMarker], lamports: int, now_ms: int) -> None:
         """Note that these markers are gone, and what came back."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class PayerFloat:
+    """What the fee payer has, and what one mint transaction takes of it."""
+
+    lamports: int
+    per_transaction_lamports: int
+
+    @property
+    def transactions(self) -> int:
+        """How many mints it still pays for."""
+        return self.lamports // max(1, self.per_transaction_lamports)
+
+
+class UpkeepChain(Protocol):
+    """The chain's side; every method may raise `RpcUnavailableError`."""
+
+    async def payer_float(self) -> PayerFloat:
+        """Return the payer's confirmed balance, and what a mint costs now."""
+        ...
+
+    async def empty_markers(self, markers: Sequence[OldMarker]) -> int | None:
+        """Take the rent of markers back; return it when all are gone, None for another try."""
+        ...
+
+    async def sweep_tables(self) -> None:
+        """Retire and close lookup tables that nobody needs."""
+        ...

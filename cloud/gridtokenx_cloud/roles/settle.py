@@ -1,17 +1,21 @@
 """The role that turns credits into tokens, and audits the store against the chain."""
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from gridtokenx_cloud.audit import run_audit
 from gridtokenx_cloud.errors import CloudError
+from gridtokenx_cloud.janitor import Janitor
+from gridtokenx_cloud.metrics import Figure
 from gridtokenx_cloud.mint_wiring import ConnectedMinter
 from gridtokenx_cloud.roles.relay import Relay
 from gridtokenx_cloud.supervisor import StopSignal
 
+_TIDY_EVERY_MINUTES = 60
 _log = logging.getLogger(__name__)
 
 
@@ -36,6 +40,7 @@ class SettleRole:
         self._relay = relay
         self._audit_interval_s = audit_interval_s
         self._minting = False
+        self._janitor: Janitor | None = None
 
     def run(self, stop: StopSignal) -> None:
         """See `Role.run`."""
@@ -45,19 +50,26 @@ class SettleRole:
         """See `Role.trouble`."""
         return None if self._minting else "the chain has not been checked yet; see the log"
 
+    def figures(self) -> Iterator[Figure]:
+        """Yield what this role knows beside the store."""
+        if self._janitor is not None:
+            yield from self._janitor.figures()
+
     async def _work(self, stop: StopSignal) -> None:
         stopping, credited = asyncio.Event(), asyncio.Event()
         stop.tell(_from_any_thread(stopping.set))
         async with self._connect() as minter:
             self._relay.wake_minting = _from_any_thread(credited.set)
             minter.service.on_final = lambda: self._relay.committed(credited=False)
-            self._minting = True
+            self._minting, self._janitor = True, minter.janitor
             try:
                 await _first(
-                    minter.service.run(stopping, credited), self._audit_now_and_then(minter)
+                    minter.service.run(stopping, credited),
+                    self._audit_now_and_then(minter),
+                    _tidy_now_and_then(minter.janitor),
                 )
             finally:
-                self._minting = False
+                self._minting, self._janitor = False, None
                 self._relay.wake_minting = None
 
     async def _audit_now_and_then(self, minter: ConnectedMinter) -> None:
@@ -73,6 +85,17 @@ class SettleRole:
                 _log.error("audit_mismatch", extra=fields)
             if report.ok:
                 _log.info("audit_ok", extra={"batches": report.sums.batches})
+
+
+async def _tidy_now_and_then(janitor: Janitor) -> None:
+    for minute in itertools.count():
+        try:
+            await janitor.watch_payer()
+            if minute % _TIDY_EVERY_MINUTES == 0:
+                await janitor.tidy()
+        except CloudError as exc:
+            _log.warning("upkeep_put_off", extra={"error": str(exc)})
+        await asyncio.sleep(60)
 
 
 async def _first(*work: Coroutine[Any, Any, None]) -> None:

@@ -56,6 +56,15 @@ class BlockchainSettings(Group):
     priority_fee_cap_micro_lamports: PlainInt = Field(
         1_000_000, ge=0, le=10**9, description="Highest price of a compute unit, micro-lamports"
     )
+    marker_retention_days: PlainInt = Field(
+        30,
+        ge=1,
+        le=3650,
+        description="Markers stand at least so long; never less than backups are kept, days",
+    )
+    payer_low_transactions: PlainInt = Field(
+        100, ge=1, le=10**6, description="Report a fee payer that pays for fewer mints than this"
+    )
     rpc_timeout_secs: PlainInt = Field(10, ge=1, le=60, description="Patience with one call, s")
     audit_interval_secs: PlainInt = Field(
         3600, ge=60, le=86_400, description="Pause between two audits against the chain, s"

@@ -1,9 +1,10 @@
 """`MintChain` over JSON-RPC: accounts, signing, sending, watching."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from solders.instruction import Instruction
 from solders.pubkey import Pubkey
 
 from gridtokenx_cloud.adapters.solana_rpc.accounts import account_fault, exists, wallet_fault
@@ -32,11 +33,14 @@ from gridtokenx_cloud.formats import (
     transaction_bytes,
 )
 from gridtokenx_cloud.mint_state import ChainError, InFlight, Marker, Observation, needs_marker
+from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.ports.mint import AccountReport, Attempt, MintBatch
 
 _MAX_COMPUTE_UNITS = 1_400_000
 _ACCOUNTS_PER_CALL = 100
 _CREATIONS_PER_TRANSACTION = 8
+_SHAPE_AGE_MS = 600_000
+_PERSON_AGE_MS = 3_600_000
 _CONFIRMED = {"commitment": "confirmed"}
 
 
@@ -49,6 +53,7 @@ class SolanaMintChain:
         markers: Derives each batch's marker.
         form: The best format the cluster takes.
         tables: For `V0`.
+        clock: For what need not be read anew each time.
         poll: Looks after attempts.
     """
 
@@ -59,6 +64,7 @@ class SolanaMintChain:
         markers: Markers,
         form: TransactionFormat,
         tables: LookupTables,
+        clock: Clock,
         poll: StatusPoll | None = None,
     ) -> None:
         self._rpc = rpc
@@ -67,7 +73,10 @@ class SolanaMintChain:
         self._markers = markers
         self._form = form
         self._tables = tables
+        self._clock = clock
         self._poll = poll or StatusPoll(rpc)
+        self._shapes: dict[tuple[TransactionFormat, int, int], tuple[int, int]] = {}
+        self._persons: dict[str, int] = {}
 
     def most_recipients(self, memo: str) -> int:
         """See `MintChain.most_recipients`."""
@@ -75,20 +84,33 @@ class SolanaMintChain:
 
     async def inspect(self, batch: MintBatch) -> AccountReport:
         """See `MintChain.inspect`."""
-        wallets = [item.wallet for item in batch.items]
         tokens = [item.token_account for item in batch.items]
-        accounts = await self._accounts([batch.marker, *tokens, *wallets])
-        refused: dict[str, str] = {}
+        marker, *accounts = await self._accounts([batch.marker, *tokens])
+        refused = await self._no_persons([item.wallet for item in batch.items])
         missing: list[str] = []
-        for position, wallet in enumerate(wallets):
-            account = accounts[1 + position]
-            owner = accounts[1 + len(wallets) + position]
-            reason = wallet_fault(owner) or account_fault(account, wallet, self._token)
+        for item, account in zip(batch.items, accounts, strict=True):
+            reason = account_fault(account, item.wallet, self._token)
             if reason:
+                refused.setdefault(item.wallet, reason)
+            elif not exists(account) and item.wallet not in refused:
+                missing.append(item.wallet)
+        return AccountReport(refused, tuple(missing), marker is not None)
+
+    async def _no_persons(self, wallets: Sequence[str]) -> dict[str, str]:
+        """Return why a wallet is none; one that was a person's is asked about once an hour."""
+        now_ms = self._clock.now_ms()
+        asked = [
+            wallet
+            for wallet in wallets
+            if not 0 <= now_ms - self._persons.get(wallet, -_PERSON_AGE_MS) < _PERSON_AGE_MS
+        ]
+        refused: dict[str, str] = {}
+        for wallet, account in zip(asked, await self._accounts(asked), strict=True):
+            if reason := wallet_fault(account):
                 refused[wallet] = reason
-            elif not exists(account):
-                missing.append(wallet)
-        return AccountReport(refused, tuple(missing), accounts[0] is not None)
+            else:
+                self._persons[wallet] = now_ms
+        return refused
 
     async def create_token_accounts(self, wallets: Sequence[str]) -> None:
         """See `MintChain.create_token_accounts`."""
@@ -110,15 +132,19 @@ class SolanaMintChain:
         form = format_for(self._form, count, signatures, memo)
         table = await self._table(batch) if form is TransactionFormat.V0 else None
         price = await self._sender.unit_price(batch.attempts)
-        content = await self._content(batch)
+        instructions = mint_instructions(self._token, await self._content(batch))
         # An attempt that failed must not be signed again as the same bytes.
         recent = await self._sender.recent(fresh=batch.attempts > 0)
-        draft = self._message(content, form, Budget(_MAX_COMPUTE_UNITS, price), recent, table)
-        used = await self._simulate(draft)
+
+        def draft() -> AnyMessage:
+            budget = Budget(_MAX_COMPUTE_UNITS, price)
+            return self._message(instructions, form, budget, recent, table)
+
+        used = await self._units(batch, form, draft)
         if isinstance(used, ChainError):
             return used
         limit = compute_unit_limit(used, batch.exhausted_attempts)
-        message = self._message(content, form, Budget(limit, price), recent, table)
+        message = self._message(instructions, form, Budget(limit, price), recent, table)
         seen = {str(table.address): [str(key) for key in table.addresses]} if table else {}
         signature, raw = self._sender.sign(message, form, seen)
         if len(raw) != (size := transaction_bytes(form, count, memo, signatures)):
@@ -148,20 +174,38 @@ class SolanaMintChain:
 
     def _message(
         self,
-        content: MintContent,
+        instructions: Sequence[Instruction],
         form: TransactionFormat,
         budget: Budget,
         recent: Recent,
         table: Table | None,
     ) -> AnyMessage:
         return compile_message(
-            mint_instructions(self._token, content),
+            instructions,
             self._token.payer,
             recent.blockhash,
             form,
             budget,
             table.account if table else None,
         )
+
+    async def _units(
+        self, batch: MintBatch, form: TransactionFormat, draft: Callable[[], AnyMessage]
+    ) -> int | ChainError:
+        """Return what the transaction computes; its accounts have just been looked at.
+
+        Equal shapes compute the same, so one simulation serves for a while. A batch that has
+        failed before is always simulated.
+        """
+        shape = (form, len(batch.items), len(batch.memo))
+        at_ms, used = self._shapes.get(shape, (0, 0))
+        now_ms = self._clock.now_ms()
+        if not batch.attempts and 0 <= now_ms - at_ms < _SHAPE_AGE_MS:
+            return used
+        found = await self._simulate(draft())
+        if not isinstance(found, ChainError):
+            self._shapes[shape] = (now_ms, found)
+        return found
 
     async def _simulate(self, message: AnyMessage) -> int | ChainError:
         text = base64.b64encode(unsigned(message)).decode()

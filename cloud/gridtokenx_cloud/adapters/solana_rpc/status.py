@@ -15,8 +15,19 @@ _FINALIZED = {"commitment": "finalized"}
 
 
 @dataclass(frozen=True, slots=True)
+class Finalized:
+    """How far the finalized chain was, by one reply."""
+
+    slot: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
-    """Finalized slot and height of one reply, and a status that was read after it."""
+    """A status, and how far the finalized chain was before it was read.
+
+    Both are 0 for a signature that is known: nothing is concluded from its age.
+    """
 
     slot: int
     height: int
@@ -57,18 +68,26 @@ class StatusPoll:
         await asyncio.sleep(self._window_s)
         if self._open is current:
             self._open = None
-        # One reply for both: a height newer than the slot would make an old "unknown" look new.
-        epoch = await self._rpc.call("getEpochInfo", _FINALIZED)
+        found = await self._ask(current.wanted, Finalized(0, 0))
+        unknown = [name for name, look in found.items() if isinstance(look.status, StatusUnknown)]
+        if unknown:
+            # One reply for both: a height newer than the slot would make an old "unknown" look
+            # new. And before the statuses, which then are at least as new.
+            epoch = await self._rpc.call("getEpochInfo", _FINALIZED)
+            reached = Finalized(epoch["absoluteSlot"], epoch["blockHeight"])
+            found |= await self._ask(unknown, reached)
+        return found
+
+    async def _ask(self, signatures: list[str], reached: Finalized) -> dict[str, Look]:
         reply = await self._rpc.call(
-            "getSignatureStatuses", current.wanted, {"searchTransactionHistory": True}
+            "getSignatureStatuses", signatures, {"searchTransactionHistory": True}
         )
         context, entries = reply["context"]["slot"], reply["value"]
-        if len(entries) != len(current.wanted):
+        if len(entries) != len(signatures):
             raise RpcUnavailableError("getSignatureStatuses answered for other transactions")
-        slot, height = epoch["absoluteSlot"], epoch["blockHeight"]
         return {
-            signature: Look(slot, height, _status(entry, context))
-            for signature, entry in zip(current.wanted, entries, strict=True)
+            signature: Look(reached.slot, reached.height, _status(entry, context))
+            for signature, entry in zip(signatures, entries, strict=True)
         }
 
 

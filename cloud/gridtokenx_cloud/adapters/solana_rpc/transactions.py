@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from solders.address_lookup_table_account import AddressLookupTableAccount
 from solders.compute_budget import set_compute_unit_limit, set_compute_unit_price
@@ -37,6 +38,7 @@ MINT_TO, MINT_TO_CHECKED = 7, 14
 
 AnyMessage = Message | MessageV0 | MessageV1
 _MICRO = 10**6
+_MINT_TO_CHECKED = bytes([MINT_TO_CHECKED])
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +70,14 @@ class SolanaWallets:
 
     def __init__(self, token: Token) -> None:
         self._token = token
+        # Two elliptic-curve checks a wallet, for every reading: worth keeping.
+        self._account = lru_cache(maxsize=100_000)(self._derive)
 
     def token_account(self, wallet: str) -> str:
         """See `Wallets.token_account`."""
+        return self._account(wallet)
+
+    def _derive(self, wallet: str) -> str:
         return str(self._token.account_of(wallet_key(wallet)))
 
 
@@ -131,20 +138,20 @@ def mint_instructions(token: Token, content: MintContent) -> list[Instruction]:
             owner=SYSTEM,
         )
     )
-    mints = [_mint_to(token, account, amount) for account, amount in content.payments]
+    mint = AccountMeta(token.mint, is_signer=False, is_writable=True)
+    authority = AccountMeta(token.authority, is_signer=True, is_writable=False)
+    end = bytes([token.decimals])
+    mints = [
+        Instruction(
+            token.program,
+            _MINT_TO_CHECKED + amount.to_bytes(8, "little") + end,
+            [mint, AccountMeta(account, is_signer=False, is_writable=True), authority],
+        )
+        for account, amount in content.payments
+    ]
     # No accounts: the program would ask each of them for a signature.
     memo = Instruction(MEMO, content.memo.encode("ascii"), [])
     return [marker, *mints, memo]
-
-
-def _mint_to(token: Token, account: Pubkey, amount: int) -> Instruction:
-    data = bytes([MINT_TO_CHECKED]) + amount.to_bytes(8, "little") + bytes([token.decimals])
-    accounts = [
-        AccountMeta(token.mint, is_signer=False, is_writable=True),
-        AccountMeta(account, is_signer=False, is_writable=True),
-        AccountMeta(token.authority, is_signer=True, is_writable=False),
-    ]
-    return Instruction(token.program, data, accounts)
 
 
 def create_account_instruction(token: Token, wallet: Pubkey) -> Instruction:

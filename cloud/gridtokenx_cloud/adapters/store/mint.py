@@ -3,9 +3,9 @@
 from gridtokenx_cloud.adapters.store.database import Connection, Database, Row
 from gridtokenx_cloud.adapters.store.mint_events import batch_completed, owners_minted
 from gridtokenx_cloud.adapters.store.mint_queue import SqliteMintQueue, read_leaves, refuse_rows
-from gridtokenx_cloud.adapters.store.outbox import append_audit, append_event, only_writer
+from gridtokenx_cloud.adapters.store.outbox import append_audit, append_events, only_writer
 from gridtokenx_cloud.errors import ConfigError, DisputedBatchError
-from gridtokenx_cloud.events import ADMIN_STREAM, user_stream
+from gridtokenx_cloud.events import ADMIN_STREAM, MarketEvent, user_stream
 from gridtokenx_cloud.mint_state import ChainError
 from gridtokenx_cloud.ports.mint import Attempt, Compose, Landing, MintBatch, MintItem, Refusal
 from gridtokenx_cloud.tokenization import Conversion, RetryPolicy
@@ -205,10 +205,12 @@ class SqliteMintStore(SqliteMintQueue):
                 " (SELECT reading_id FROM meter_readings WHERE batch_id = ?)",
                 (batch_id,),
             )
-            for event in owners_minted(tx, batch_id, landing, self._conversion, now_ms):
-                append_event(tx, (user_stream(event.user_id), ADMIN_STREAM), event, now_ms)
+            told: list[tuple[tuple[str, ...], MarketEvent]] = [
+                ((user_stream(event.user_id), ADMIN_STREAM), event)
+                for event in owners_minted(tx, batch_id, landing, self._conversion, now_ms)
+            ]
             done = batch_completed(tx, batch_id, landing, self._conversion, now_ms)
-            append_event(tx, (ADMIN_STREAM,), done, now_ms)
+            append_events(tx, [*told, ((ADMIN_STREAM,), done)], now_ms)
             _audit(
                 tx,
                 now_ms,

@@ -22,18 +22,22 @@ def owners_minted(
         " WHERE i.batch_id = ? AND i.held_reason IS NULL ORDER BY i.wallet",
         (batch_id,),
     ).fetchall()
-    for item in items:
-        meters = tx.execute(
-            "SELECT meter_id, SUM(credit_wh) AS credit_wh, COUNT(*) AS readings"
-            " FROM meter_readings WHERE batch_id = ? AND user_id = ?"
-            " GROUP BY meter_id ORDER BY meter_id",
-            (batch_id, item["user_id"]),
+    of_user: dict[str, list[MintedMeter]] = {}
+    for row in tx.execute(
+        "SELECT user_id, meter_id, SUM(credit_wh) AS credit_wh, COUNT(*) AS readings"
+        " FROM meter_readings WHERE batch_id = ? GROUP BY user_id, meter_id ORDER BY meter_id",
+        (batch_id,),
+    ):
+        meter = MintedMeter(
+            meter_id=row["meter_id"], credit_wh=int(row["credit_wh"]), readings=row["readings"]
         )
+        of_user.setdefault(row["user_id"], []).append(meter)
+    for item in items:
         yield TokensMinted(
             batch_id=batch_id,
             user_id=item["user_id"],
             wallet_address=item["wallet"],
-            meters=tuple(MintedMeter(**dict(meter)) for meter in meters),
+            meters=tuple(of_user[item["user_id"]]),
             kwh_amount=kwh_text(item["credit_wh"]),
             tokens_minted=str(item["amount_base_units"]),
             decimals=conversion.decimals,

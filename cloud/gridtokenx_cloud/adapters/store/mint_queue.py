@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from gridtokenx_cloud.adapters.store.database import Connection, Database
 from gridtokenx_cloud.adapters.store.outbox import append_audit, append_event
-from gridtokenx_cloud.batching import MintGroup, MintResult
+from gridtokenx_cloud.batching import MintBatchData, MintGroup, MintResult
 from gridtokenx_cloud.errors import NotFoundError
 from gridtokenx_cloud.events import (
     ADMIN_STREAM,
@@ -278,11 +278,13 @@ def _write_content(
 def _write_items(
     tx: Connection, batch_id: int, group: MintGroup, token_accounts: dict[str, str]
 ) -> None:
-    for wallet in group.wallets:
-        mine = [item for item in group.items if item.wallet_address == wallet]
-        tx.execute(
-            "INSERT INTO mint_items (batch_id, wallet, user_id, token_account, credit_wh,"
-            " amount_base_units) VALUES (?, ?, ?, ?, ?, ?)",
+    of_wallet: dict[str, list[MintBatchData]] = {}
+    for item in group.items:
+        of_wallet.setdefault(item.wallet_address, []).append(item)
+    tx.executemany(
+        "INSERT INTO mint_items (batch_id, wallet, user_id, token_account, credit_wh,"
+        " amount_base_units) VALUES (?, ?, ?, ?, ?, ?)",
+        [
             (
                 batch_id,
                 wallet,
@@ -290,5 +292,7 @@ def _write_items(
                 token_accounts[wallet],
                 sum(item.credit_wh for item in mine),
                 sum(item.amount_base_units for item in mine),
-            ),
-        )
+            )
+            for wallet, mine in of_wallet.items()
+        ],
+    )
