@@ -16,11 +16,12 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from gridtokenx_cloud.adapters.mqtt import MqttIngest
 from gridtokenx_cloud.ingest import Message
+from gridtokenx_cloud.throttle import TokenBuckets
 from gridtokenx_wire.receipt import Receipt, decode_receipt
 from gridtokenx_wire.signing import verify_ed25519
 from gridtokenx_wire.topics import Channel, topic
 from tests.support import build_cloud as build
-from tests.support.build_cloud import GATEWAY, METER_ID, Cloud
+from tests.support.build_cloud import GATEWAY, METER_ID, OTHER_GATEWAY, Cloud
 from tests.support.mosquitto import find_mosquitto, free_port, shipped_mosquitto
 from tests.support.stores import sqlite_of
 
@@ -284,3 +285,40 @@ def test_rubbish_from_a_gateway_is_refused_and_the_stream_goes_on(
 
     assert alive
     assert cloud.rows("SELECT DISTINCT code FROM rejections") == [("NotCanonical",)]
+
+
+def test_a_flooding_gateway_waits_or_goes_without_receipt_and_slows_no_other(
+    port: int, tmp_path: Path
+) -> None:
+    users = USERS | {OTHER_GATEWAY.gateway_id: "other-word"}
+    other = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+    other.username_pw_set(OTHER_GATEWAY.gateway_id, "other-word")
+    noise = [
+        GATEWAY.message(*(b"noise %d" % (100 * n + i) for i in range(100))) for n in range(300)
+    ]
+    with (
+        # The clock of the buckets stands still: nothing flows back until the test says so.
+        build.cloud(tmp_path, buckets=TokenBuckets(lines_per_s=1_500, burst=100)) as cloud,
+        shipped_mosquitto(tmp_path, users, port),
+        running(cloud, port) as ingest,
+        gateway_client(port) as flooder,
+    ):
+        wait_until(lambda: ingest.connected)
+        for message in noise:
+            flooder.client.publish(message.topic, message.payload, qos=1)
+        wait_until(lambda: ingest.counters.shed > 0)
+
+        other.connect("127.0.0.1", port)
+        other.loop_start()
+        line = OTHER_GATEWAY.sends(build.slot(at=build.stamp(96, meter_id="HOUSE-18")))
+        other.publish(line.topic, line.payload, qos=1)
+        wait_until(lambda: len(cloud.readings()) == 1)
+        refused_meanwhile = cloud.service.totals["rejected"]
+
+        cloud.clock.at_ms += 3_600_000
+        wait_until(lambda: cloud.service.totals["rejected"] > refused_meanwhile)
+        other.disconnect()
+        other.loop_stop()
+
+    assert refused_meanwhile == 100
+    assert ingest.counters.put_off >= 200

@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,15 +21,20 @@ def find_mosquitto() -> str | None:
 
 @contextmanager
 def shipped_mosquitto(
-    folder: Path, users: dict[str, str], port: int
+    folder: Path, users: dict[str, str], port: int, *, lines: Iterable[str] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the broker with *users* (name -> password) and the shipped ACL until the end."""
+    """Run the broker with *users* (name -> password) and the shipped ACL until the end.
+
+    *lines* go into its password file as they are.
+    """
     broker = find_mosquitto()
     assert broker is not None, "mosquitto is not installed; run `make setup`"
     passwords = folder / "passwords"
     passwords.write_text("".join(f"{name}:{word}\n" for name, word in users.items()))
     passwords.chmod(0o600)
     subprocess.run(["mosquitto_passwd", "-U", str(passwords)], check=True)
+    with passwords.open("a") as file:
+        file.writelines(f"{line}\n" for line in lines)
     acl = folder / "acl"
     shutil.copy(_SHIPPED / "acl", acl)
     acl.chmod(0o600)
