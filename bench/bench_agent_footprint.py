@@ -39,8 +39,8 @@ PLACE = Path("var/bench/agent")
 NOT_OURS = ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence")
 METERS = 10
 POLLS = 100_000
-WARM_UP_S = 20
-IDLE_S = 60
+WARM_UP_S = 15
+IDLE_S = 30
 FLOORS = {"installed_mb": 45, "resident_mb": 60, "idle_cpu_percent": 1, "growth_mb": 2}
 
 
