@@ -49,6 +49,10 @@ def main() -> None:
     except AgentError as exc:
         click.echo(f"gtx-agent: {exc}", err=True)
         sys.exit(1)
+    except PermissionError as exc:
+        # Key and buffer are for the service alone; an installer forgets sudo.
+        click.echo(f"gtx-agent: {exc.filename}: {exc.strerror}; run it with sudo", err=True)
+        sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 
 

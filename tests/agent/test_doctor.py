@@ -82,6 +82,13 @@ def test_a_port_is_judged(changes: dict[str, Any], level: Level, words: str) -> 
     assert words in f"{check.said} {check.way_out}"
 
 
+def test_an_agent_of_unknown_pid_may_have_the_port_open() -> None:
+    facts = PortFacts(**GOOD_PORT | {"users": ((7, "gtx-agent"),)})
+
+    assert check_port(facts, agent_pid=0).level is Level.OK
+    assert check_port(facts, agent_pid=None).level is Level.BAD
+
+
 @pytest.mark.parametrize(
     ("error", "others", "words"),
     [
@@ -341,3 +348,19 @@ def test_a_gateway_the_broker_does_not_know_is_told(
 
     assert found["broker login"].level is Level.BAD
     assert "Bad user name or password" in found["broker login"].said
+
+
+def test_a_command_without_leave_to_read_is_one_line_that_says_sudo(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli(*init_arguments(tmp_path))
+    refused = PermissionError(13, "Permission denied", "/var/lib/gridtokenx/buffer.db")
+
+    def refuse(_path: Path) -> None:
+        raise refused
+
+    monkeypatch.setattr("gridtokenx_agent.adapters.buffer_status.read_status", refuse)
+    code, out, err = cli("status", "--config", str(tmp_path / "agent.toml"))
+
+    assert (code, out) == (1, "")
+    assert err == "gtx-agent: /var/lib/gridtokenx/buffer.db: Permission denied; run it with sudo\n"

@@ -79,8 +79,11 @@ def examine(config: Path) -> Iterator[Check]:
     yield Check("configuration", Level.OK, f"{config} is right")
     for warning in warnings_of(settings):
         yield Check("configuration", Level.WARN, warning, "see docs/meters.md")
+    service = service_facts()
     agent_pid = lock_holder(settings.buffer.path.with_name(settings.buffer.path.name + ".lock"))
-    yield check_service(service_facts(), agent_pid)
+    if agent_pid is None and service is not None and service.state == "active":
+        agent_pid = 0  # its buffer is not for this user to see, but systemd knows
+    yield check_service(service, agent_pid)
     yield from _ports(settings, agent_pid)
     yield from _meters(settings, agent_pid, at)
     yield from _disk(settings)
@@ -111,7 +114,7 @@ def _kept_meters(settings: "AgentSettings", at: "Instant") -> Iterator[Check]:
 
     try:
         known = {meter.meter_id: meter for meter in read_status(settings.buffer.path).meters}
-    except StoreError:
+    except (StoreError, PermissionError):
         return  # told by the check of what is stored
     for bus in settings.bus:
         for meter in bus.meter:
@@ -168,7 +171,10 @@ def _disk(settings: "AgentSettings") -> Iterator[Check]:
     from gridtokenx_agent.adapters.host import free_bytes, may_write
 
     path = settings.buffer.path
-    used = path.stat().st_size if path.is_file() else 0
+    try:
+        used = path.stat().st_size
+    except OSError:
+        used = 0
     folder = path.parent
     yield check_disk(
         folder, free_bytes(folder), used, settings.buffer.max_mb, writable=may_write(folder)
@@ -179,11 +185,14 @@ def _stored(settings: "AgentSettings", at: "Instant", *, running: bool) -> Itera
     from gridtokenx_agent.adapters.buffer_status import read_status
 
     path = settings.buffer.path
-    if not path.exists():
-        yield Check("buffer", Level.WARN, f"{path} is not there yet", "start the agent")
-        return
     try:
+        if not path.exists():
+            yield Check("buffer", Level.WARN, f"{path} is not there yet", "start the agent")
+            return
         status = read_status(path)
+    except PermissionError:
+        yield Check("buffer", Level.BAD, f"{path} is not for this user", "run doctor with sudo")
+        return
     except StoreError as exc:
         yield Check(
             "buffer", Level.BAD, str(exc), "the agent moves a broken file aside when it starts"

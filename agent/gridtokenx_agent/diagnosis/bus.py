@@ -17,6 +17,7 @@ from gridtokenx_agent.errors import (
 
 _SLOT_GRACE_MS: Final = 60_000
 _GATEWAY_MISSES: Final = frozenset({0x0A, 0x0B})
+_PROGRAM: Final = "gtx-agent"
 _BARE_NAMES: Final = ("/dev/ttyUSB", "/dev/ttyACM")
 
 
@@ -43,9 +44,13 @@ class PortFacts:
 
 
 def check_port(facts: PortFacts, agent_pid: int | None) -> Check:
-    """Judge a serial port; *agent_pid* is the running agent, which may have it open."""
+    """Judge a serial port; *agent_pid* is the running agent, which may have it open, 0 unknown."""
     name = f"port {facts.path}"
-    others = [f"{who} (pid {pid})" for pid, who in facts.users if pid != agent_pid]
+    others = [
+        f"{who} (pid {pid})"
+        for pid, who in facts.users
+        if pid != agent_pid and not (agent_pid == 0 and who == _PROGRAM)
+    ]
     if not facts.exists:
         return Check(
             name, Level.BAD, "is not there",
