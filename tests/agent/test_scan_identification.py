@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gridtokenx_agent.adapters.profile_files import find_profile, profile_paths
 from gridtokenx_agent.adapters.simulator import Faults, House, MeterSimulator, house_registers
@@ -24,6 +26,7 @@ from gridtokenx_agent.scanning import (
 )
 from tests.support.fake_bus import FakeBus, SteadyClock
 
+WORD = st.integers(0, 0xFFFF)
 PROFILES = {name: find_profile(name) for name in profile_paths()}
 
 # volkszaehler/mbmd#63, #89: what a real SDM630 said; mbmd's probes of other models included. Its
@@ -319,3 +322,19 @@ def test_rank_leaves_out_what_cannot_be() -> None:
     bad = judge("janitza-umg96rm", PROFILES["janitza-umg96rm"], {"voltage_l1": (0, 0)})
 
     assert rank([bad, good], {}) == (good,)
+
+
+@given(st.sampled_from(sorted(PROFILES)), st.data())
+def test_no_words_break_a_judgement(name: str, data: st.DataObject) -> None:
+    profile = PROFILES[name]
+    points = [*profile.points, "identity", "model_register"]
+    words = {
+        point: data.draw(st.none() | st.lists(WORD, min_size=spec.count, max_size=spec.count))
+        for point in points
+        if (spec := profile.spec(point)) is not None
+    }
+
+    judged = judge(name, profile, words)
+
+    assert judged.sureness in Sureness
+    assert not (judged.against and judged.sureness)
