@@ -137,7 +137,7 @@ async def rig(
         migrate(database)
         tables = LookupTables(sender, SqliteMintUpkeep(database), clock)
         chain = SolanaMintChain(rpc, sender, markers, form, tables, clock, StatusPoll(rpc))
-        store = SqliteMintStore(database, CONVERSION, RetryPolicy())
+        store = SqliteMintStore(database, CONVERSION, RetryPolicy)
         service = MeterPollingService(
             store,
             chain,

@@ -113,7 +113,7 @@ async def connected_minter(
     settings: Settings,
     database: Database,
     clock: Clock,
-    rules: Callable[[], MintRules] | None = None,
+    tokenization: Callable[[], TokenizationConfig] | None = None,
 ) -> AsyncIterator[ConnectedMinter]:
     """Give a minting service whose chain, keys and store have been checked against each other.
 
@@ -121,7 +121,8 @@ async def connected_minter(
         settings: Of this process.
         database: The store, its schema checked.
         clock: Wall clock.
-        rules: Read before every pass; default: those of *settings*, unchanged.
+        tokenization: Asked before every pass for the group in force; default: that of
+            *settings*, unchanged.
 
     Raises:
         ConfigError: A setting is missing, or the store was started with others.
@@ -133,7 +134,8 @@ async def connected_minter(
     token = _token_of(settings, keys)
     secret = require(settings.blockchain.marker_secret, "BLOCKCHAIN_MARKER_SECRET")
     markers = Markers(secret.get_secret_value().encode(), str(token.authority), str(token.mint))
-    store = SqliteMintStore(database, fixed.conversion, _retry_policy(settings))
+    group = tokenization or (lambda: settings.tokenization)
+    store = SqliteMintStore(database, fixed.conversion, lambda: _retry_policy(group()))
     audit_store = SqliteAuditStore(database)
     async with connected(settings) as rpc:
         with database.only_minter():
@@ -147,13 +149,14 @@ async def connected_minter(
             upkeep = SqliteMintUpkeep(database)
             tables = LookupTables(sender, upkeep, clock)
             poll = StatusPoll(rpc, _POLL_WINDOW_S)
-            chosen = rules or (lambda: fixed)
             service = MeterPollingService(
                 store,
                 SolanaMintChain(rpc, sender, markers, form, tables, clock, poll),
                 history,
                 SolanaWallets(token),
-                rules=lambda: replace(chosen(), form=form, signatures=sender.signatures),
+                rules=lambda: replace(
+                    rules_of(settings, group()), form=form, signatures=sender.signatures
+                ),
                 markers=markers,
                 clock=clock,
             )
@@ -235,8 +238,7 @@ async def _halt_on_unknown_mints(
         )
 
 
-def _retry_policy(settings: Settings) -> RetryPolicy:
-    group = settings.tokenization
+def _retry_policy(group: TokenizationConfig) -> RetryPolicy:
     return RetryPolicy(
         initial_s=group.initial_retry_delay_secs,
         multiplier=group.retry_backoff_multiplier,

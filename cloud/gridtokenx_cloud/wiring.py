@@ -26,7 +26,7 @@ from gridtokenx_cloud.desk import administration
 from gridtokenx_cloud.errors import FloodedError, NotFoundError, StoreBusyError, StoreRefusedError
 from gridtokenx_cloud.ingest import IngestService, Message
 from gridtokenx_cloud.metrics import Figure, process_figures
-from gridtokenx_cloud.mint_wiring import connected_minter, conversion_of, rules_of
+from gridtokenx_cloud.mint_wiring import connected_minter, conversion_of
 from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.roles.api import ApiRole
 from gridtokenx_cloud.roles.events import EventsRole
@@ -90,7 +90,7 @@ def bind_facts(parts: Parts) -> None:
     if (mint := parts.settings.blockchain.mint_address) is not None:
         facts["mint_address"] = mint
     # The minting service adds the chain's own facts once it has seen the chain.
-    SqliteMintStore(parts.database, rate, RetryPolicy()).bind(facts, parts.clock.now_ms())
+    SqliteMintStore(parts.database, rate, RetryPolicy).bind(facts, parts.clock.now_ms())
 
 
 def ingest_service(parts: Parts) -> IngestService:
@@ -199,7 +199,7 @@ def settle_role(parts: Parts) -> SettleRole:
             parts.settings,
             parts.database,
             parts.clock,
-            lambda: rules_of(parts.settings, parts.live.current()),
+            parts.live.current,
         ),
         parts.relay,
         parts.settings.blockchain.audit_interval_secs,

@@ -36,7 +36,7 @@ def database(new_store: Callable[[], Database]) -> Iterator[Database]:
 
 @pytest.fixture
 def store(database: Database) -> SqliteMintStore:
-    return SqliteMintStore(database, CONVERSION, RetryPolicy())
+    return SqliteMintStore(database, CONVERSION, RetryPolicy)
 
 
 def due(store: SqliteMintStore, now_ms: int = NOON_MS, limit: int = 50) -> list[int]:

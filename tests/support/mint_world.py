@@ -184,7 +184,7 @@ def minter(world: World, path: Path, rules: MintRules | None = None) -> Iterator
     if not path.exists():
         migrate(database)
     chosen = rules or MintRules(conversion=CONVERSION)
-    store = SqliteMintStore(database, CONVERSION, RetryPolicy())
+    store = SqliteMintStore(database, CONVERSION, RetryPolicy)
     try:
         service = MeterPollingService(
             store,

@@ -1,5 +1,7 @@
 """Batches and attempts of the minting service: every move is one commit with its audit entry."""
 
+from collections.abc import Callable
+
 from gridtokenx_cloud.adapters.store.database import Connection, Database, Row
 from gridtokenx_cloud.adapters.store.mint_events import batch_completed, owners_minted
 from gridtokenx_cloud.adapters.store.mint_queue import SqliteMintQueue, read_leaves, refuse_rows
@@ -22,10 +24,12 @@ class SqliteMintStore(SqliteMintQueue):
     Args:
         database: The store.
         conversion: For amounts in events.
-        retry: When a refused credit is tried again.
+        retry: Asked when a refused credit is tried again.
     """
 
-    def __init__(self, database: Database, conversion: Conversion, retry: RetryPolicy) -> None:
+    def __init__(
+        self, database: Database, conversion: Conversion, retry: Callable[[], RetryPolicy]
+    ) -> None:
         super().__init__(database, retry)
         self._conversion = conversion
 
@@ -163,7 +167,7 @@ class SqliteMintStore(SqliteMintQueue):
                 (batch_id, batch_id, wallet),
             ).fetchall()
             refuse_rows(
-                tx, [row["reading_id"] for row in rows], refusal, self._retry, now_ms, batch_id
+                tx, [row["reading_id"] for row in rows], refusal, self._retry(), now_ms, batch_id
             )
             _recompose(tx, batch_id, compose)
             _audit(

@@ -1,7 +1,7 @@
 """Credits on their way into a batch, and those a rule or the chain refused."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gridtokenx_cloud.adapters.store.database import Connection, Database
 from gridtokenx_cloud.adapters.store.outbox import append_audit, append_event
@@ -51,7 +51,7 @@ class _TakenError(Exception):
 class SqliteMintQueue:
     """`MintQueue` over SQLite."""
 
-    def __init__(self, database: Database, retry: RetryPolicy) -> None:
+    def __init__(self, database: Database, retry: Callable[[], RetryPolicy]) -> None:
         self._database = database
         self._retry = retry
 
@@ -92,7 +92,7 @@ class SqliteMintQueue:
     def refuse(self, readings: Sequence[int], refusal: Refusal, now_ms: int) -> list[int]:
         """See `MintQueue.refuse`."""
         with self._database.transaction() as tx:
-            return refuse_rows(tx, readings, refusal, self._retry, now_ms, None)
+            return refuse_rows(tx, readings, refusal, self._retry(), now_ms, None)
 
     def results_of(self, readings: Sequence[int]) -> list[MintResult]:
         """See `MintQueue.results_of`."""
