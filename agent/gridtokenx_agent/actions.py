@@ -1,9 +1,13 @@
 """What each command of the cloud does on this gateway; nothing here writes to a meter."""
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from gridtokenx_agent.adapters.profile_files import find_profile, profile_paths
 from gridtokenx_agent.configuring import Configuration
+from gridtokenx_agent.errors import ConfigError, ProfileError
 from gridtokenx_agent.fleet import Fleet, Look
 from gridtokenx_agent.ports import MeterBus
 from gridtokenx_agent.profiles import MeterProfile
@@ -54,16 +58,24 @@ def actions(
     }
 
 
-async def look_for_meters(
-    profiles: Mapping[str, MeterProfile], bus: MeterBus, known: frozenset[int]
-) -> list[dict[str, Any]]:
+async def look_for_meters(bus: MeterBus, known: frozenset[int]) -> list[dict[str, Any]]:
     """Ask the first ten device ids that are not configured, and identify who answers."""
+    profiles = await asyncio.to_thread(_all_profiles)
     found: list[dict[str, Any]] = []
     for device_id in QUICK_UNITS:
         if device_id in known or await ask(bus, device_id, profiles) is not None:
             continue
         device = await identify(bus, device_id, profiles, None)
         found.append({"device_id": device_id, "profiles": [fit.profile for fit in device.fits]})
+    return found
+
+
+def _all_profiles() -> dict[str, MeterProfile]:
+    found: dict[str, MeterProfile] = {}
+    for name in profile_paths():
+        # One of the user's own that is broken must not keep the others from being found.
+        with contextlib.suppress(ConfigError, ProfileError):
+            found[name] = find_profile(name)
     return found
 
 

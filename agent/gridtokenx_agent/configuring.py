@@ -84,7 +84,7 @@ class Configuration:
     async def _reload(self) -> None:
         try:
             new = self._read(self._path)
-            _refuse_fixed(self.settings, new)
+            self._refuse(new)
         except ConfigError as exc:
             _log.error("configuration refused, the old one goes on", extra={"faults": exc.faults})
             return
@@ -103,7 +103,7 @@ class Configuration:
         try:
             with self._stage(self._path, text) as staged:
                 new = self._read(staged.path)
-                _refuse_fixed(self.settings, new)
+                self._refuse(new)
                 if new == self.settings:
                     return Answer(outcome="done", detail="the configuration is the same")
                 return await self._try(new, staged)
@@ -159,13 +159,14 @@ class Configuration:
     def _leaving(self, new: AgentSettings) -> list[BusSettings]:
         return [bus for bus in self.settings.bus if bus not in new.bus]
 
-
-def _refuse_fixed(old: AgentSettings, new: AgentSettings) -> None:
-    changed = [name for name in _FIXED if getattr(old, name) != getattr(new, name)]
-    if changed:
-        raise ConfigError(
-            (
-                f"[{'], ['.join(changed)}] cannot change while the agent runs; change the file on "
-                "site and restart gtx-agent",
+    def _refuse(self, new: AgentSettings) -> None:
+        changed = [name for name in _FIXED if getattr(self.settings, name) != getattr(new, name)]
+        if changed:
+            raise ConfigError(
+                (
+                    f"[{'], ['.join(changed)}] cannot change while the agent runs; change the "
+                    "file on site and restart gtx-agent",
+                )
             )
-        )
+        if self._fleet.stalled:
+            raise ConfigError(("the buffer takes no rows now; free disk space first",))

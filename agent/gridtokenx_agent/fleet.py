@@ -59,6 +59,11 @@ class Fleet:
         """The URLs of the buses that run."""
         return tuple(self._buses)
 
+    @property
+    def stalled(self) -> bool:
+        """Whether rows wait in memory because the disk takes none; a change could lose them."""
+        return any(recorder.stalled for recorder in self._recorders.values())
+
     async def switch(self, wanted: Sequence[BusSettings], thresholds: Thresholds = USUAL) -> None:
         """Run these buses and no others; a bus that stays the same never notices."""
         kept = [bus for bus in wanted if self._buses.get(bus.url) == bus]

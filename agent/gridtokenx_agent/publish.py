@@ -206,9 +206,8 @@ class Publisher:
     async def _take(self, session: BrokerSession, now_ms: int) -> None:
         for event in session.events():
             if isinstance(event, Lost):
-                raise BrokerDownError(
-                    f"lost the connection to {self._parts.link.name}: {event.reason}"
-                )
+                name = self._parts.link.name
+                raise BrokerDownError(f"lost the connection to {name}: {event.reason}")
             if isinstance(event, Arrived):
                 await self._arrived(event)
             else:

@@ -5,7 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
-from gridtokenx_agent.errors import StoreError
+from gridtokenx_agent.errors import AgentError, StoreError
 
 LONGEST_PAUSE_S = 60.0
 PROVEN_S = 120.0
@@ -27,10 +27,13 @@ class Supervisor:
         self.restarts: Counter[str] = Counter()
         self._first_pause_s = first_pause_s
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._ending = False
         self._fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def start(self, name: str, job: Job) -> None:
-        """Run *job* from now on."""
+        """Run *job* from now on; while everything ends nothing begins any more."""
+        if self._ending:
+            return
         self._tasks[name] = asyncio.create_task(self._keep(name, job), name=name)
 
     async def stop(self, name: str) -> None:
@@ -41,6 +44,7 @@ class Supervisor:
 
     async def stop_all(self) -> None:
         """End every job; what they hold is committed and given back."""
+        self._ending = True
         tasks = list(self._tasks.values())
         self._tasks.clear()
         await self._end(tasks)
@@ -66,6 +70,10 @@ class Supervisor:
                 if not self._fatal.done():
                     self._fatal.set_exception(exc)
                 return
+            except AgentError as exc:
+                _log.error(
+                    "task failed and is started again", extra={"task": name, "reason": str(exc)}
+                )
             except Exception:  # noqa: BLE001 - no defect in one task may stop the others
                 _log.exception("task failed and is started again", extra={"task": name})
             self.restarts[name] += 1

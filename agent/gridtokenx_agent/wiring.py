@@ -19,7 +19,7 @@ from gridtokenx_agent.adapters.home_assistant import HomeAssistant
 from gridtokenx_agent.adapters.metrics_http import MetricsServer
 from gridtokenx_agent.adapters.modbus import open_bus
 from gridtokenx_agent.adapters.mqtt import MqttLink
-from gridtokenx_agent.adapters.profile_files import find_profile, profile_paths
+from gridtokenx_agent.adapters.profile_files import find_profile
 from gridtokenx_agent.adapters.sqlite_buffer import SqliteBuffer
 from gridtokenx_agent.adapters.system import SystemClock, jitter, new_epoch, notify
 from gridtokenx_agent.checking import home_address, mqtt_address, read_settings
@@ -30,8 +30,8 @@ from gridtokenx_agent.gateway import GatewayStream
 from gridtokenx_agent.home import HomeMeter, announcements
 from gridtokenx_agent.logs import set_up_logging
 from gridtokenx_agent.metrics import (
-    command_figures,
     buffer_figures,
+    command_figures,
     process_figures,
     render,
     tally_figures,
@@ -195,7 +195,6 @@ class Agent:
 
     def _new_remote(self, stream: GatewayStream) -> Remote:
         base = self._base
-        profiles = {name: find_profile(name) for name in profile_paths()}
         return Remote(
             RemoteParts(
                 log=SqliteCommandLog(base.settings.buffer.path),
@@ -208,7 +207,7 @@ class Agent:
                     self._fleet,
                     self.configuration,
                     self._status,
-                    partial(look_for_meters, profiles),
+                    look_for_meters,
                     self._restart,
                 ),
             )

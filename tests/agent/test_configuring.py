@@ -277,3 +277,19 @@ async def test_every_meter_is_read_on_demand_and_nothing_is_recorded(site: Site)
     assert [meter["meter_id"] for meter in meters] == ["M1", "M2"]
     assert all("import_wh" in meter for meter in meters)
     assert site.buffer.commits == commits
+
+
+async def test_nothing_changes_while_the_disk_takes_no_rows(site: Site) -> None:
+    async with site.running() as configuration:
+        site.buffer.full = True
+        site.clock.advance(60_000)
+        async with asyncio.timeout(5):
+            while not site.fleet.stalled:  # noqa: ASYNC110 - the fleet sets no event
+                await asyncio.sleep(0.01)
+
+        answer = await configuration.change(site.text(interval_s=900))
+
+        site.buffer.full = False
+    assert answer.outcome == "refused"
+    assert "free disk space" in answer.detail
+    assert site.path.read_bytes() == site.before

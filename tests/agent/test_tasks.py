@@ -98,3 +98,24 @@ async def test_stopping_waits_until_the_task_has_cleaned_up(
 
     assert steps == ["committed"]
     assert caplog.records == []
+
+
+async def test_nothing_begins_any_more_once_everything_ends() -> None:
+    supervisor = Supervisor()
+    runs: list[str] = []
+
+    async def begun() -> None:
+        runs.append("begun")
+
+    async def job() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            supervisor.start("late", begun)
+
+    supervisor.start("bus", job)
+    await asyncio.sleep(0)
+    await supervisor.stop_all()
+    await asyncio.sleep(0)
+
+    assert runs == []

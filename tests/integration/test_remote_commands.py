@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -204,6 +205,23 @@ def test_a_new_configuration_holds_and_a_dead_one_is_taken_back(
     assert agent.poll() is None
     assert waiting["slot"] >= 1
     assert waiting["event"] >= 4
+
+
+def test_the_service_manager_hears_of_the_start_and_then_of_progress(site: Site) -> None:
+    address = site.folder / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(address))
+        manager.settimeout(30)
+        agent = subprocess.Popen(
+            [*AGENT, "run", "--config", str(site.config)],
+            env={**os.environ, "NOTIFY_SOCKET": str(address)},
+            stderr=subprocess.DEVNULL,
+        )
+        heard = [manager.recv(100) for _ in range(2)]
+        agent.terminate()
+
+    assert agent.wait(timeout=15) == 0
+    assert heard == [b"READY=1", b"WATCHDOG=1"]
 
 
 def test_a_restart_begins_anew_and_is_answered_first(
