@@ -143,7 +143,7 @@ class Installation:
 
 
 @contextmanager
-def installation(folder: Path) -> Iterator[Installation]:
+def installation(folder: Path, database_url: str | None = None) -> Iterator[Installation]:
     """Give a store, a broker and a chain with a token; the cloud itself is not started."""
     rpc_port, mqtt_port, http_port, ws_port, metrics_port = (free_port() for _ in range(5))
     users = {"cloud": MQTT_PASSWORD, GATEWAY.gateway_id: "gateway-word"}
@@ -161,7 +161,7 @@ def installation(folder: Path) -> Iterator[Installation]:
             write_keypair(folder / name, pair)
         env = {
             "GTX_CLOUD_ENVIRONMENT": "development",
-            "GTX_CLOUD_DATABASE_URL": f"sqlite:///{folder / 'cloud.db'}",
+            "GTX_CLOUD_DATABASE_URL": database_url or f"sqlite:///{folder / 'cloud.db'}",
             "GTX_CLOUD_MQTT_URL": f"mqtt://127.0.0.1:{mqtt_port}",
             "GTX_CLOUD_MQTT_USERNAME": "cloud",
             "GTX_CLOUD_MQTT_PASSWORD": f"file:{folder / 'mqtt-password'}",
