@@ -15,7 +15,7 @@ demo: setup ## meters to tokens on this machine; Ctrl-C or DEMO_SECONDS=n ends i
 demo-bench-mint: setup ## minted recipients per second and lamports, against a localnet
 	python -m bench.bench_mint
 
-clean: ## forget the demo's chain, ledger and keys
+demo-clean: ## forget the demo's chain, ledger and keys
 	@for place in var/demo var/demo-[0-9]; do \
 	    [ ! -e $$place ] || flock -n $$place/lock rm -rf $$place || \
 	    { echo "demo-clean: a demo is running in $$place; stop it first" >&2; exit 1; }; \
