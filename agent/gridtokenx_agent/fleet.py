@@ -18,7 +18,6 @@ from gridtokenx_agent.settings import BusSettings, MeterSettings
 from gridtokenx_agent.tasks import Supervisor
 from gridtokenx_agent.validation import USUAL, Thresholds
 
-SHORTEST_PERIOD_S = 1
 LONGEST_PERIOD_S = 60
 PERIODS_OF_GRACE = 3
 
@@ -102,8 +101,8 @@ class Fleet:
     async def wait_for(self, bus: BusSettings, meter_ids: Collection[str]) -> bool:
         """Return whether one of these meters answers on *bus* within three periods."""
         wanted = [meter for meter in bus.meter if meter.meter_id in meter_ids]
-        period_s = max(min(meter.sample_s or meter.interval_s for meter in wanted), 1)
-        pause_ms = max(SHORTEST_PERIOD_S, min(period_s, LONGEST_PERIOD_S)) * 1000
+        period_s = min(meter.sample_s or meter.interval_s for meter in wanted)
+        pause_ms = min(period_s, LONGEST_PERIOD_S) * 1000
         clock = self._parts.clock
         end_ms = clock.now().mono_ms + PERIODS_OF_GRACE * pause_ms
         while True:
