@@ -88,6 +88,7 @@ def home_address(home: HomeAssistantSettings, gateway_id: str) -> MqttAddress | 
         username=home.username,
         password=_password("home_assistant", home.password_file),
         ca_file=home.ca_file,
+        section="home_assistant",
     )
 
 

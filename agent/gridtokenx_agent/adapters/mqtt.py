@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MqttAddress:
-    """Where the broker is, and who we are there."""
+    """Where the broker is, and who we are there; *section* of the configuration says so."""
 
     url: str
     client_id: str
@@ -34,6 +34,7 @@ class MqttAddress:
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
+    section: str = "mqtt"
 
     @property
     def shown(self) -> str:
@@ -53,8 +54,8 @@ def tls_context(address: MqttAddress) -> ssl.SSLContext:
             context.load_cert_chain(address.cert_file, address.key_file)
     except OSError as exc:
         raise BrokerRefusedError(
-            f"{address.shown}: cannot use the TLS files ({exc}); check ca_file, cert_file and "
-            "key_file of its section"
+            f"{address.shown}: cannot use the TLS files ({exc}); check {address.section}.ca_file, "
+            "cert_file and key_file"
         ) from exc
     return context
 
