@@ -93,7 +93,7 @@ def _roles(parts: Parts, draining: threading.Event, restarts: Counter[str]) -> t
             **{role.name: role.trouble for role in roles},
         }
         roles.append(api_role(parts, service, checks))
-    roles.append(metrics_role(parts, tuple(roles), restarts))
+    roles.append(metrics_role(parts, tuple(roles), restarts, service))
     return tuple(roles)
 
 

@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import Literal
 
 _PREFIX = "gridtokenx_"
+_OUTCOMES = ("accepted", "late", "held", "duplicate")
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
@@ -62,6 +63,23 @@ def process_figures(
             restarts.get(role, 0),
             labels,
         )
+
+
+def ingest_figures(totals: Mapping[str, int]) -> Iterator[Figure]:
+    """Yield what became of readings since the start.
+
+    Args:
+        totals: Outcomes, `rejected:<code>` and `remark:<name>`, with their numbers.
+    """
+    for name, number in totals.items():
+        kind, _, detail = name.partition(":")
+        if kind == "remark":
+            meaning = "Stored readings that look odd"
+            yield Figure("reading_remarks_total", meaning, number, {"remark": detail})
+        elif detail or kind in _OUTCOMES:
+            labels = {"outcome": kind, "reason": detail}
+            meaning = "Lines by what became of them"
+            yield Figure("meter_readings_processed_total", meaning, number, labels)
 
 
 def _labels(labels: Mapping[str, str]) -> str:

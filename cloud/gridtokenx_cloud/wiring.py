@@ -25,7 +25,7 @@ from gridtokenx_cloud.broadcast import Broadcast, BroadcastLimits
 from gridtokenx_cloud.desk import administration
 from gridtokenx_cloud.errors import FloodedError, NotFoundError, StoreBusyError, StoreRefusedError
 from gridtokenx_cloud.ingest import IngestService, Message
-from gridtokenx_cloud.metrics import Figure, process_figures
+from gridtokenx_cloud.metrics import Figure, ingest_figures, process_figures
 from gridtokenx_cloud.mint_wiring import connected_minter, conversion_of
 from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.roles.api import ApiRole
@@ -206,7 +206,12 @@ def settle_role(parts: Parts) -> SettleRole:
     )
 
 
-def metrics_role(parts: Parts, roles: Sequence[Role], restarts: Mapping[str, int]) -> MetricsRole:
+def metrics_role(
+    parts: Parts,
+    roles: Sequence[Role],
+    restarts: Mapping[str, int],
+    service: IngestService | None,
+) -> MetricsRole:
     """Return the role that shows how the others and the store are."""
 
     def collect() -> Iterator[Figure]:
@@ -215,8 +220,10 @@ def metrics_role(parts: Parts, roles: Sequence[Role], restarts: Mapping[str, int
         )
         yield from store_figures(parts.database, parts.clock.now_ms())
         for role in roles:
-            if isinstance(role, SettleRole):
+            if isinstance(role, IngestRole | SettleRole):
                 yield from role.figures()
+        if service is not None:
+            yield from ingest_figures(dict(service.totals))
 
     return MetricsRole(collect, *split_bind(parts.settings.cloud.metrics_bind))
 

@@ -1,4 +1,4 @@
-from gridtokenx_cloud.metrics import Figure, exposition, process_figures
+from gridtokenx_cloud.metrics import Figure, exposition, ingest_figures, process_figures
 
 
 def test_figures_of_one_name_stand_together_under_one_head() -> None:
@@ -35,3 +35,16 @@ def test_a_role_in_trouble_is_down_and_its_restarts_are_counted() -> None:
     assert 'gridtokenx_service_up{service="ingest"} 0' in lines
     assert 'gridtokenx_service_up{service="api"} 1' in lines
     assert 'gridtokenx_service_restarts_total{service="ingest"} 3' in lines
+
+
+def test_readings_are_counted_by_outcome_and_reason_and_remarks_by_name() -> None:
+    totals = {"accepted": 5, "rejected": 2, "rejected:BadSignature": 2, "remark:stuck": 1}
+
+    lines = exposition(ingest_figures(totals | {"sample": 9})).splitlines()
+
+    name = "gridtokenx_meter_readings_processed_total"
+    assert [line for line in lines if not line.startswith("#")] == [
+        f'{name}{{outcome="accepted",reason=""}} 5',
+        f'{name}{{outcome="rejected",reason="BadSignature"}} 2',
+        'gridtokenx_reading_remarks_total{remark="stuck"} 1',
+    ]

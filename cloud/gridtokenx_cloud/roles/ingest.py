@@ -1,8 +1,9 @@
 """The role that takes signed lines from the broker."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from gridtokenx_cloud.adapters.mqtt import MqttIngest
+from gridtokenx_cloud.metrics import Figure
 from gridtokenx_cloud.supervisor import StopSignal
 
 _LOOK_S = 1.0
@@ -33,6 +34,16 @@ class IngestRole:
                     raise RuntimeError("a thread of the MQTT worker has ended")
         finally:
             worker.stop(self._stop_timeout_s)
+
+    def figures(self) -> Iterator[Figure]:
+        """Yield what the worker did with floods since it was started."""
+        if (worker := self._worker) is not None:
+            for what, number in (
+                ("put_off", worker.counters.put_off),
+                ("shed", worker.counters.shed),
+            ):
+                meaning = "Messages of gateways above their rate"
+                yield Figure("ingest_flood_messages_total", meaning, number, {"outcome": what})
 
     def trouble(self) -> str | None:
         """See `Role.trouble`."""
