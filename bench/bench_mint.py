@@ -114,7 +114,7 @@ async def fastest(
             owners = range(BATCHES * width)
             await accounts_for(made, owners)
             if form is V0:
-                await loop(made, owners)
+                await service_loop(made, owners)
             runs.append(await loop(made, owners))
     return max(runs, key=lambda run: run.per_s)
 

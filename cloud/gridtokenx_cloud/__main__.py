@@ -28,6 +28,9 @@ _COMMANDS = {
     "estimate-fee": "mint",
     "proof": "mint",
     "verify-proof": "mint",
+    "batch": "mint_ops",
+    "rebuild": "mint_ops",
+    "check-chain": "mint_ops",
 }
 """Command -> its module in `gridtokenx_cloud.commands`, which lists it in COMMANDS or GROUPS."""
 

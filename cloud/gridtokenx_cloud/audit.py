@@ -17,6 +17,7 @@ class ChainMint:
     Attributes:
         payments: Token account -> base units.
         created: Accounts it made with a seed of the authority.
+        raw: Its bytes.
     """
 
     signature: str
@@ -24,6 +25,8 @@ class ChainMint:
     payments: Mapping[str, int]
     memo: str | None
     created: tuple[str, ...]
+    raw: bytes = b""
+    fee_lamports: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +54,15 @@ class StoredBatch:
 
 @dataclass(frozen=True, slots=True)
 class StoreSnapshot:
-    """All batches, the oldest first, and the credits of all minted readings, of one moment."""
+    """All batches, the oldest first, and the credits of all minted readings, of one moment.
+
+    Attributes:
+        stranded: Readings that are not minted, in a batch that is over.
+    """
 
     batches: tuple[StoredBatch, ...]
     minted_wh: int
+    stranded: tuple[int, ...] = ()
 
 
 class AuditStore(Protocol):
@@ -74,6 +82,10 @@ class AuditChain(Protocol):
 
     def newest_mints(self, known: frozenset[str]) -> AsyncIterator[ChainMint]:
         """Return the mints among the newest transactions whose signature is not in *known*."""
+        ...
+
+    async def burned(self, known: frozenset[str]) -> int:
+        """Return the base units that holders ever destroyed; *known* transactions are no burns."""
         ...
 
     async def supply(self) -> int:
@@ -102,6 +114,7 @@ class AuditSums:
     final_batches_wh: int
     final_batches_base_units: int
     chain_minted_base_units: int
+    burned_base_units: int
     supply_base_units: int
     batches: int
     transactions: int
@@ -120,16 +133,14 @@ class AuditReport:
         return not self.differences
 
 
-async def run_audit(
-    store: AuditStore, chain: AuditChain, conversion: Conversion, burned_base_units: int = 0
-) -> AuditReport:
+async def run_audit(store: AuditStore, chain: AuditChain, conversion: Conversion) -> AuditReport:
     """Compare all batches with all mints, and the sums with the supply.
 
     Safe beside a running minter: the store is read before and after the chain, and a batch that
     became final on chain in between is no difference.
     """
     before = store.snapshot()
-    mints, supply = await _still(chain)
+    mints, burned, supply = await _still(chain)
     known = {name for batch in store.snapshot().batches for name in batch.attempts}
     known |= {batch.signature for batch in before.batches if batch.signature}
     found = {mint.signature: mint for mint in mints}
@@ -138,10 +149,14 @@ async def run_audit(
         differences += _compare(batch, found.get(batch.signature or ""), conversion)
         differences += await _compare_marker(batch, chain)
     differences += [_unknown(mint) for mint in mints if mint.signature not in known]
+    differences += [
+        Difference(f"reading {number}", "ReadingStranded", "not minted, in a batch that is over")
+        for number in before.stranded
+    ]
     final = {batch.signature for batch in before.batches if batch.state == "final"}
     pending = [mint for mint in mints if mint.signature in known - final]
-    sums = _sums(before, mints, supply)
-    differences += _compare_sums(sums, conversion, burned_base_units, _total(pending))
+    sums = _sums(before, mints, burned, supply)
+    differences += _compare_sums(sums, conversion, _total(pending))
     return AuditReport(tuple(differences), sums)
 
 
@@ -152,16 +167,21 @@ async def unknown_mints(store: AuditStore, chain: AuditChain) -> list[ChainMint]
     return [mint async for mint in chain.newest_mints(frozenset(known))]
 
 
-async def _still(chain: AuditChain) -> tuple[list[ChainMint], int]:
-    """Return all mints and the supply of a moment between two mints."""
+async def _still(chain: AuditChain) -> tuple[list[ChainMint], int, int]:
+    """Return all mints, all burns and the supply of a moment in which nothing moved."""
     supply = await chain.supply()
     for _ in range(_MOST_READS):
-        mints = [mint async for mint in chain.mints()]
+        mints, burned = await _moved(chain)
         now = await chain.supply()
         if now == supply:
-            return mints, supply
+            return mints, burned, supply
         supply = now
-    return [mint async for mint in chain.mints()], supply
+    return *(await _moved(chain)), supply
+
+
+async def _moved(chain: AuditChain) -> tuple[list[ChainMint], int]:
+    mints = [mint async for mint in chain.mints()]
+    return mints, await chain.burned(frozenset(mint.signature for mint in mints))
 
 
 def _compare(
@@ -219,24 +239,24 @@ def _total(mints: Sequence[ChainMint]) -> int:
     return sum(sum(mint.payments.values()) for mint in mints)
 
 
-def _sums(store: StoreSnapshot, mints: Sequence[ChainMint], supply: int) -> AuditSums:
+def _sums(store: StoreSnapshot, mints: Sequence[ChainMint], burned: int, supply: int) -> AuditSums:
     final = [batch for batch in store.batches if batch.state == "final"]
     return AuditSums(
         minted_readings_wh=store.minted_wh,
         final_batches_wh=sum(batch.total_wh for batch in final),
         final_batches_base_units=sum(batch.total_base_units for batch in final),
         chain_minted_base_units=_total(mints),
+        burned_base_units=burned,
         supply_base_units=supply,
         batches=len(store.batches),
         transactions=len(mints),
     )
 
 
-def _compare_sums(
-    sums: AuditSums, conversion: Conversion, burned: int, pending: int
-) -> list[Difference]:
+def _compare_sums(sums: AuditSums, conversion: Conversion, pending: int) -> list[Difference]:
     owed = conversion.wh_to_base_units(sums.minted_readings_wh)
     on_chain = sums.chain_minted_base_units
+    supply_and_burns = sums.supply_base_units + sums.burned_base_units
     pairs = (
         (
             "WhDiffer",
@@ -246,7 +266,7 @@ def _compare_sums(
         ),
         ("AmountDiffers", "minted readings, final batches", owed, sums.final_batches_base_units),
         ("SupplyDiffers", "batches, mints", sums.final_batches_base_units + pending, on_chain),
-        ("SupplyDiffers", "mints, supply and burns", on_chain, sums.supply_base_units + burned),
+        ("SupplyDiffers", "mints, supply and burns", on_chain, supply_and_burns),
     )
     return [
         Difference("sums", code, f"{what}: {ours} and {theirs}")

@@ -11,6 +11,7 @@ from solders.pubkey import Pubkey
 from gridtokenx_cloud.adapters.keystore import PolicySigner, SignerPolicy, load_keypair
 from gridtokenx_cloud.adapters.solana_rpc.chain import SolanaMintChain
 from gridtokenx_cloud.adapters.solana_rpc.history import SolanaHistory
+from gridtokenx_cloud.adapters.solana_rpc.preflight import Wanted
 from gridtokenx_cloud.adapters.solana_rpc.probe import best_format
 from gridtokenx_cloud.adapters.solana_rpc.rpc import FailoverRpc, JsonRpc, connect
 from gridtokenx_cloud.adapters.solana_rpc.sending import Sender
@@ -171,6 +172,26 @@ async def connected_minter(
                 ),
             )
             yield ConnectedMinter(service, audit_store, history, fixed.conversion, janitor)
+
+
+def preflight_of(settings: Settings) -> Wanted:
+    """Return what a check before a start compares the chain with; loads the keys.
+
+    Raises:
+        ConfigError: A setting is missing.
+        SigningKeyError: A key can't be used.
+    """
+    group = settings.blockchain
+    return Wanted(
+        token=_token_of(settings, _load_keys(settings)),
+        genesis_hash=group.genesis_hash,
+        format=group.transaction_format,
+        low_transactions=group.payer_low_transactions,
+        price_bounds_micro_lamports=(
+            group.priority_fee_floor_micro_lamports,
+            group.priority_fee_cap_micro_lamports,
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -204,6 +204,49 @@ def test_the_estimate_is_never_below_what_is_charged(
     assert charged <= row["fee_lamports"] <= charged + 10
 
 
+def test_a_store_that_lost_its_batches_is_rebuilt_and_audited(
+    env_file: Path, token: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mint_lines(env_file, signed_lines(token, 2))
+    database = open_database(f"sqlite:///{env_file.parent / 'cloud.db'}")
+    with database.transaction() as tx:
+        tx.execute(
+            "UPDATE meter_readings SET minted = 0, mint_tx_signature = NULL, batch_id = NULL"
+        )
+        tx.execute("DELETE FROM mint_items")
+        tx.execute("DELETE FROM mint_attempts")
+        tx.execute("DELETE FROM mint_batches")
+    database.close()
+    capsys.readouterr()
+
+    broken = gtx(env_file, "audit", "--json")
+    dry, dry_text = gtx(env_file, "rebuild"), capsys.readouterr().out
+    applied, shown = gtx(env_file, "rebuild", "--apply"), gtx(env_file, "batch", "show", "1")
+    text = capsys.readouterr().out
+    whole = gtx(env_file, "audit", "--json")
+    undecided = gtx(env_file, "batch", "resolve", "1")
+
+    assert (broken, dry, applied, shown, whole, undecided) == (1, 0, 0, 0, 0, 0)
+    assert "run again with --apply" in dry_text
+    assert "1 batches restored; 0 left" in text
+    assert "state: final" in text
+    assert gtx(env_file, "batch", "resolve", "1", "--release", "--yes") != 0
+
+
+def test_a_cluster_is_checked_before_the_start(
+    env_file: Path, token: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+
+    code = gtx(env_file, "check-chain")
+    text = capsys.readouterr().out
+    as_json = gtx(env_file, "check-chain", "--json")
+
+    assert (code, as_json) == (0, 0)
+    assert text.rstrip().endswith("go")
+    assert json.loads(capsys.readouterr().out)["go"] is True
+
+
 def test_the_retry_queue_is_shown_and_sent_on(
     env_file: Path, token: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

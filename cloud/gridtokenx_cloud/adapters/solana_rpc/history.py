@@ -7,8 +7,10 @@ from typing import Any
 
 from gridtokenx_cloud.adapters.solana_rpc.rpc import JsonRpc
 from gridtokenx_cloud.adapters.solana_rpc.transactions import (
+    Called,
     MintTransaction,
     Token,
+    decode_base58,
     read_transaction,
 )
 from gridtokenx_cloud.audit import ChainMint
@@ -22,6 +24,7 @@ _PAGE = 1000
 
 @dataclass(frozen=True, slots=True)
 class _Found:
+    raw: bytes
     transaction: MintTransaction
     slot: int
     fee_lamports: int
@@ -75,21 +78,45 @@ class SolanaHistory:
             if fresh and (mint := await self._mint(entry["signature"])):
                 yield mint
 
-    async def _mint(self, signature: str) -> ChainMint | None:
+    async def _listed(self, signature: str) -> _Found:
         found = await self._transaction(signature)
         if found is None:
             raise RpcUnavailableError(
                 f"transaction {signature} is listed but can't be read; use an RPC endpoint that"
                 " keeps the whole history"
             )
+        return found
+
+    async def _mint(self, signature: str) -> ChainMint | None:
+        found = await self._listed(signature)
         done = found.transaction
         if not (done.authority_signed and done.payments):
             return None
-        return ChainMint(done.signature, found.slot, done.payments, done.memo, done.created)
+        return ChainMint(
+            done.signature,
+            found.slot,
+            done.payments,
+            done.memo,
+            done.created,
+            found.raw,
+            found.fee_lamports,
+        )
 
     async def mint_of(self, signature: str) -> ChainMint | None:
         """Return a finalized mint of our authority; None when it is not there or no mint."""
         return await self._mint(signature) if await self._transaction(signature) else None
+
+    async def burned(self, known: frozenset[str]) -> int:
+        """See `AuditChain.burned`.
+
+        Raises:
+            RpcUnavailableError: A transaction is listed but can't be read.
+        """
+        total = 0
+        async for entry in self._signatures(str(self._token.mint)):
+            if entry["signature"] not in known:
+                total += (await self._listed(entry["signature"])).transaction.burned
+        return total
 
     async def supply(self) -> int:
         """Return the finalized supply in base units."""
@@ -129,4 +156,10 @@ class SolanaHistory:
         raw, meta = base64.b64decode(reply["transaction"][0]), reply["meta"]
         tables = meta.get("loadedAddresses") or {"writable": [], "readonly": []}
         loaded = [*tables["writable"], *tables["readonly"]]
-        return _Found(read_transaction(raw, self._token, loaded), reply["slot"], meta["fee"])
+        called = [
+            Called(one["programIdIndex"], tuple(one["accounts"]), decode_base58(one["data"]))
+            for inner in meta.get("innerInstructions") or []
+            for one in inner["instructions"]
+        ]
+        done = read_transaction(raw, self._token, loaded, called)
+        return _Found(raw, done, reply["slot"], meta["fee"])

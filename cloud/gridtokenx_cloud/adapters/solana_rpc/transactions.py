@@ -39,6 +39,8 @@ MINT_TO, MINT_TO_CHECKED = 7, 14
 AnyMessage = Message | MessageV0 | MessageV1
 _MICRO = 10**6
 _MINT_TO_CHECKED = bytes([MINT_TO_CHECKED])
+_BURNS = (b"\x08", b"\x0f")
+_BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,23 +226,37 @@ class MintTransaction:
         authority_signed: The mint authority's signature is in it and holds.
         payments: Token account -> base units minted.
         memo: Text of the memo instruction, if any.
+        burned: Base units of the token that holders destroyed, calls of other programs included.
         created: Addresses made with `CreateAccountWithSeed` of the authority.
     """
 
     signature: str
     authority_signed: bool
     payments: dict[str, int]
+    burned: int
     memo: str | None
     created: tuple[str, ...]
 
 
-def read_transaction(raw: bytes, token: Token, loaded: Sequence[str] = ()) -> MintTransaction:
-    """Decode a landed transaction; only top-level instructions, we make no others.
+@dataclass(frozen=True, slots=True)
+class Called:
+    """An instruction that a program called: which program, with what, on which accounts."""
+
+    program: int
+    accounts: tuple[int, ...]
+    data: bytes
+
+
+def read_transaction(
+    raw: bytes, token: Token, loaded: Sequence[str] = (), called: Sequence[Called] = ()
+) -> MintTransaction:
+    """Decode a landed transaction; mints only at top level, we make no others.
 
     Args:
         raw: Its bytes.
         token: Whose mints are read.
         loaded: The accounts it named by lookup tables, as the node resolved them.
+        called: What its programs called.
     """
     tx = VersionedTransaction.from_bytes(raw)
     message = tx.message
@@ -248,10 +264,14 @@ def read_transaction(raw: bytes, token: Token, loaded: Sequence[str] = ()) -> Mi
     payments: dict[str, int] = {}
     memo: str | None = None
     created: list[str] = []
+    burned = sum(
+        _burn(token, keys[one.program], [keys[n] for n in one.accounts], one.data) for one in called
+    )
     for compiled in message.instructions:
         program = keys[compiled.program_id_index]
         data = bytes(compiled.data)
         accounts = [keys[index] for index in bytes(compiled.accounts) if index < len(keys)]
+        burned += _burn(token, program, accounts, data)
         if program == token.program and _mints(data, accounts, token):
             account = str(accounts[1])
             payments[account] = payments.get(account, 0) + int.from_bytes(data[1:9], "little")
@@ -263,9 +283,24 @@ def read_transaction(raw: bytes, token: Token, loaded: Sequence[str] = ()) -> Mi
         signature=str(tx.signatures[0]),
         authority_signed=_signed_by(tx, token.authority),
         payments=payments,
+        burned=burned,
         memo=memo,
         created=tuple(created),
     )
+
+
+def _burn(token: Token, program: Pubkey, accounts: Sequence[Pubkey], data: bytes) -> int:
+    ours = program == token.program and len(accounts) > 1 and accounts[1] == token.mint
+    return int.from_bytes(data[1:9], "little") if ours and data[:1] in _BURNS else 0
+
+
+def decode_base58(text: str) -> bytes:
+    """Return the bytes of a base58 text of any length, as nodes write called instructions."""
+    number = 0
+    for character in text:
+        number = number * 58 + _BASE58.index(character)
+    zeros = len(text) - len(text.lstrip("1"))
+    return bytes(zeros) + number.to_bytes(-(-number.bit_length() // 8), "big")
 
 
 def resolved_keys(message: AnyMessage, tables: Mapping[str, Sequence[str]]) -> list[Pubkey]:

@@ -31,7 +31,16 @@ class SqliteAuditStore:
             minted = read.execute(
                 "SELECT COALESCE(SUM(credit_wh), 0) AS wh FROM meter_readings WHERE minted = 1"
             ).fetchone()
-            return StoreSnapshot(tuple(_batch(read, row) for row in batches), minted["wh"])
+            stranded = read.execute(
+                "SELECT r.reading_id FROM mint_batches b JOIN meter_readings r"
+                " ON r.batch_id = b.batch_id WHERE b.state IN ('final', 'void') AND r.minted = 0"
+                " ORDER BY r.reading_id LIMIT 100"
+            ).fetchall()
+            return StoreSnapshot(
+                tuple(_batch(read, row) for row in batches),
+                minted["wh"],
+                tuple(row["reading_id"] for row in stranded),
+            )
 
     def proof_source(self, reading_id: int) -> ProofSource:
         """Return what a proof of one reading is made of.
