@@ -36,10 +36,11 @@ def _version(initdb: Path) -> int:
 class Server:
     """A cluster that can be killed and started again; its port stays."""
 
-    def __init__(self, folder: Path, bin_folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, bin_folder: Path, port: int, *, fsync: bool) -> None:
         self.port = port
         self._folder = folder
         self._bin = bin_folder
+        self._fsync = fsync
         self._process: subprocess.Popen[bytes] | None = None
 
     def initialise(self) -> None:
@@ -50,8 +51,12 @@ class Server:
         )
 
     def start(self) -> None:
-        # What is tested is kill -9, not a power cut: the operating system keeps what was written.
-        settings = {"fsync": "off", "max_connections": "60", "unix_socket_directories": ""}
+        # Tests kill, they cut no power: the operating system keeps what was written.
+        settings = {
+            "fsync": "on" if self._fsync else "off",
+            "max_connections": "60",
+            "unix_socket_directories": "",
+        }
         options = [part for item in settings.items() for part in ("-c", "=".join(item))]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -113,7 +118,7 @@ def _owner() -> str | None:
 
 
 @contextmanager
-def running_postgres() -> Iterator[Server]:
+def running_postgres(*, fsync: bool = False) -> Iterator[Server]:
     """Run a server until the end."""
     bin_folder = find_postgres()
     assert bin_folder is not None, NOT_INSTALLED
@@ -122,7 +127,7 @@ def running_postgres() -> Iterator[Server]:
         if os.geteuid() == 0:
             owner = pwd.getpwnam("postgres")
             os.chown(folder, owner.pw_uid, owner.pw_gid)
-        server = Server(folder, bin_folder, free_port())
+        server = Server(folder, bin_folder, free_port(), fsync=fsync)
         server.initialise()
         server.start()
         try:

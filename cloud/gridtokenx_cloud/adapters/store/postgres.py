@@ -107,7 +107,9 @@ class PostgresConnection:
         cursor = self._raw.cursor()
         insert = _INSERT.fullmatch(sql)
         with self._translated():
-            if insert is None or not all_rows:
+            if not all_rows:
+                return cursor
+            if insert is None:
                 cursor.executemany(_psycopg_sql(sql), all_rows)
                 return cursor
             table, columns, conflict = insert.groups()
