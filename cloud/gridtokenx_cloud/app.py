@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class App:
+class AppState:
     """A wired process that does not run yet.
 
     Attributes:
@@ -48,7 +48,7 @@ class App:
     restarts: Counter[str]
 
 
-def build(settings: Settings, clock: Clock) -> App:
+def build(settings: Settings, clock: Clock) -> AppState:
     """Wire the roles of this process; nothing runs and no port is open yet.
 
     Raises:
@@ -61,7 +61,7 @@ def build(settings: Settings, clock: Clock) -> App:
         parts = make_parts(settings, clock, database)
         bind_facts(parts)
         draining, restarts = threading.Event(), Counter[str]()
-        return App(settings, database, _roles(parts, draining, restarts), draining, restarts)
+        return AppState(settings, database, _roles(parts, draining, restarts), draining, restarts)
     except CloudError:
         database.close()
         raise
@@ -97,7 +97,7 @@ def _roles(parts: Parts, draining: threading.Event, restarts: Counter[str]) -> t
     return tuple(roles)
 
 
-def serve(app: App) -> bool:
+def serve(app: AppState) -> bool:
     """Run until SIGTERM or SIGINT, then end in order; return whether every role ended in time.
 
     Being killed at any line is as safe: what was not committed was not acknowledged, and what is

@@ -14,7 +14,7 @@ from gridtokenx_cloud.events import (
 from gridtokenx_cloud.ledger import add_seq, covers
 from gridtokenx_cloud.ledger import window as window_of
 from gridtokenx_cloud.opened import OpenedLine, identity_of
-from gridtokenx_cloud.plausibility import Verdict, judge, mark_of
+from gridtokenx_cloud.plausibility import Verdict, mark_of, validate_reading
 from gridtokenx_cloud.ports.ingest import (
     Books,
     Changes,
@@ -212,7 +212,7 @@ class Intake:
             book = self._open_epoch(identity, "held" if unconfirmed else "accepted")
         if unconfirmed is not None:
             return Verdict(status="held", fault=unconfirmed)
-        verdict = judge(
+        verdict = validate_reading(
             mark_of(slot, reading_id, dated_ms, self.now_ms),
             book.span,
             meter,

@@ -48,7 +48,7 @@ def mark_of(slot: SlotRecord, reading_id: int, dated_ms: int | None, now_ms: int
     )
 
 
-def judge(
+def validate_reading(
     mark: Mark,
     span: Span | None,
     meter: Meter,

@@ -8,7 +8,7 @@ from gridtokenx_cloud.adapters.keystore import write_keypair
 from gridtokenx_cloud.adapters.store.database import Database, open_database
 from gridtokenx_cloud.adapters.store.migrate import migrate
 from gridtokenx_cloud.adapters.store.upkeep import forget
-from gridtokenx_cloud.app import App, build
+from gridtokenx_cloud.app import AppState, build
 from gridtokenx_cloud.errors import ConfigError, SchemaError, SigningKeyError
 from gridtokenx_cloud.events import MeterReadingReceived
 from gridtokenx_cloud.roles.relay import Relay
@@ -50,7 +50,7 @@ def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
     return configured
 
 
-def names(app: App) -> list[str]:
+def names(app: AppState) -> list[str]:
     app.database.close()
     return [role.name for role in app.roles]
 

@@ -127,3 +127,11 @@ def test_the_commands_set_list_and_take_back(tmp_path: Path) -> None:
     assert run_command([*base, "config", "set", "batch_size"]) == 2
     left = {line.split()[0]: line.split()[1] for line in run("config", "list").splitlines()}
     assert (left["batch_size"], left["auto_mint_enabled"]) == ("50", "false")
+
+
+def test_the_delays_of_the_defaults_are_those_of_the_documentation() -> None:
+    config = TokenizationConfig()
+
+    delays = [config.retry_delay(attempt) for attempt in (-1, 0, 1, 2, 3, 4, 5, 6)]
+
+    assert delays == [0, 0, 300, 600, 1_200, 2_400, 3_600, 3_600]

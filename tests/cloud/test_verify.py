@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gridtokenx_cloud.adapters.verifier import verify
 from gridtokenx_cloud.ledger import Span, Window, place
-from gridtokenx_cloud.plausibility import Verdict, judge, mark_of
+from gridtokenx_cloud.plausibility import Verdict, mark_of, validate_reading
 from gridtokenx_cloud.verify import (
     Code,
     Fault,
@@ -62,7 +62,7 @@ def judged(
     others: Sequence[Window] = (),
 ) -> Verdict:
     dated_ms = None if undated else slot.stamp.wall_ms
-    return judge(
+    return validate_reading(
         mark_of(slot, 2, dated_ms, build.NOON_MS),
         span,
         meter or build.meter(),

@@ -8,7 +8,6 @@ from gridtokenx_cloud.settings.cloud import CloudSettings
 from gridtokenx_cloud.settings.fault import Fault, fault
 from gridtokenx_cloud.settings.tokenization import TokenizationConfig
 from gridtokenx_cloud.settings.websocket import WebSocketSettings
-from gridtokenx_cloud.tokenization import RetryPolicy, retry_delay_s
 
 _LONGEST_RETRIES_S = 86_400
 
@@ -58,13 +57,7 @@ def _amounts(config: TokenizationConfig, chain: BlockchainSettings) -> Iterator[
 
 def retry_delays_s(config: TokenizationConfig) -> list[int]:
     """Return the delay before each retry."""
-    policy = RetryPolicy(
-        initial_s=config.initial_retry_delay_secs,
-        multiplier=config.retry_backoff_multiplier,
-        max_s=config.max_retry_delay_secs,
-        max_attempts=config.max_retry_attempts,
-    )
-    return [retry_delay_s(attempt, policy) for attempt in range(1, policy.max_attempts + 1)]
+    return [config.retry_delay(attempt) for attempt in range(1, config.max_retry_attempts + 1)]
 
 
 def _retries(config: TokenizationConfig) -> Iterator[Fault]:

@@ -8,6 +8,7 @@ from pydantic_settings import SettingsConfigDict
 
 from gridtokenx_cloud.settings.base import Group
 from gridtokenx_cloud.settings.values import PlainDecimal, PlainInt, WholeWhDecimal
+from gridtokenx_cloud.tokenization import RetryPolicy, retry_delay_s
 
 
 class TokenizationConfig(Group):
@@ -64,3 +65,17 @@ class TokenizationConfig(Group):
     transaction_timeout_secs: PlainInt = Field(
         60, ge=10, le=600, description="A transaction in flight for longer is reported as slow, s"
     )
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """How long a refused credit waits, and how often it is tried again."""
+        return RetryPolicy(
+            initial_s=self.initial_retry_delay_secs,
+            multiplier=self.retry_backoff_multiplier,
+            max_s=self.max_retry_delay_secs,
+            max_attempts=self.max_retry_attempts,
+        )
+
+    def retry_delay(self, attempt: int) -> int:
+        """Return the wait in seconds before retry number *attempt* (1, 2, 3 ...)."""
+        return retry_delay_s(attempt, self.retry_policy)

@@ -10,7 +10,7 @@ from gridtokenx_cloud.adapters.store.outbox import append_audit, append_event
 from gridtokenx_cloud.errors import NotFoundError, ValidationError
 from gridtokenx_cloud.events import ADMIN_STREAM, MarketEvent, user_stream
 from gridtokenx_cloud.ledger import window
-from gridtokenx_cloud.plausibility import Verdict, judge, mark_of
+from gridtokenx_cloud.plausibility import Verdict, mark_of, validate_reading
 from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.ports.ingest import EpochBook
 from gridtokenx_cloud.reading_events import failed_event, received_event
@@ -169,7 +169,7 @@ class _Held:
         )
 
     def judge(self, rules: ReadingRules) -> Verdict:
-        return judge(
+        return validate_reading(
             self.reading.mark,
             self.book.span,
             self.meter,

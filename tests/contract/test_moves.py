@@ -1,11 +1,11 @@
 """Keys that are replaced, meters that move: dated, and never credited twice."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from gridtokenx_cloud.adapters.store.database import Database
 from gridtokenx_cloud.adapters.store.enrolment import SqliteEnrolment
 from gridtokenx_cloud.adapters.store.held import SqliteHeldReadings
 from gridtokenx_cloud.errors import NotFoundError, ValidationError
@@ -28,8 +28,8 @@ DAY_MS = 86_400_000
 
 
 @pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[Cloud]:
-    with build.cloud(tmp_path) as made:
+def cloud(new_store: Callable[[], Database]) -> Iterator[Cloud]:
+    with build.cloud(new_store()) as made:
         yield made
 
 

@@ -1,6 +1,6 @@
 """Whatever happens on the way, a meter is credited what its register moved: no Wh more or less."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gridtokenx_cloud.adapters.store.database import Database
 from gridtokenx_cloud.adapters.store.held import SqliteHeldReadings
 from gridtokenx_cloud.adapters.store.ingest import SqliteIngestStore
 from gridtokenx_cloud.adapters.verifier import verify
@@ -67,8 +68,8 @@ COUNTS = st.lists(
 
 
 @pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    with build.cloud(tmp_path_factory.mktemp("store")) as made:
+def cloud(new_store: Callable[[], Database]) -> Iterator[Cloud]:
+    with build.cloud(new_store()) as made:
         yield made
 
 
