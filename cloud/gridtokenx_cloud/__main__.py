@@ -21,6 +21,7 @@ _COMMANDS = {
     "meter": "registry",
     "held": "registry",
     "config": "config",
+    "audit-log": "audit_log",
     "api-token": "access",
     "mint-account": "mint",
     "audit": "mint",

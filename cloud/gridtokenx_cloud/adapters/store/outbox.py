@@ -73,9 +73,17 @@ def append_audit(
     only_writer(tx)
     last = tx.execute("SELECT hash FROM audit_log ORDER BY entry DESC LIMIT 1").fetchone()
     text = json.dumps(detail, sort_keys=True, separators=(",", ":"))
-    chained = "\n".join([last["hash"] if last else "", str(at_ms), actor, action, subject, text])
+    hashed = chained_hash(last["hash"] if last else "", at_ms, actor, action, subject, text)
     tx.execute(
         "INSERT INTO audit_log (at_ms, actor, action, subject, detail, hash)"
         " VALUES (?, ?, ?, ?, ?, ?)",
-        (at_ms, actor, action, subject, text, hashlib.sha256(chained.encode()).hexdigest()),
+        (at_ms, actor, action, subject, text, hashed),
     )
+
+
+def chained_hash(
+    before: str, at_ms: int, actor: str, action: str, subject: str, detail: str
+) -> str:
+    """Return the hash of an audit entry that follows the one whose hash is *before*."""
+    chained = "\n".join([before, str(at_ms), actor, action, subject, detail])
+    return hashlib.sha256(chained.encode()).hexdigest()

@@ -4,6 +4,7 @@ import json
 
 from gridtokenx_cloud.adapters.store.access import SqliteAccess
 from gridtokenx_cloud.adapters.store.database import Database
+from gridtokenx_cloud.adapters.store.outbox import chained_hash
 from gridtokenx_cloud.adapters.store.reading import reading
 from gridtokenx_cloud.events import rfc3339
 from gridtokenx_cloud.ports.common import Clock
@@ -28,6 +29,9 @@ SELECT reason, count(*) AS readings FROM meter_readings WHERE status = 'held' GR
 _AUDIT_SQL = """
 SELECT entry, at_ms, actor, action, subject, detail, hash FROM audit_log
 WHERE entry < ? ORDER BY entry DESC LIMIT ?
+"""
+_CHAIN_SQL = """
+SELECT entry, at_ms, actor, action, subject, detail, hash FROM audit_log ORDER BY entry
 """
 _BEYOND_EVERY_ENTRY = 2**62
 
@@ -86,6 +90,20 @@ class SqliteRecords:
             }
             for row in rows
         ]
+
+    def broken_audit_entry(self) -> int | None:
+        """Return the first audit entry whose hash does not cover it and those before; None = whole.
+
+        Entries cut off at the end do not show: compare the last hash with one noted elsewhere.
+        """
+        before = ""
+        with reading(self._database) as connection:
+            for row in connection.execute(_CHAIN_SQL):
+                fields = (row[name] for name in ("actor", "action", "subject", "detail"))
+                if row["hash"] != chained_hash(before, row["at_ms"], *fields):
+                    return int(row["entry"])
+                before = row["hash"]
+        return None
 
 
 class SqliteApiTokens:
