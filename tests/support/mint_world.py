@@ -178,11 +178,17 @@ class Minter:
 
 
 @contextmanager
-def minter(world: World, path: Path, rules: MintRules | None = None) -> Iterator[Minter]:
-    """Open the store at *path*, new or left by a crash."""
-    database = open_database(f"sqlite:///{path}")
-    if not path.exists():
-        migrate(database)
+def minter(
+    world: World, where: Path | Database, rules: MintRules | None = None
+) -> Iterator[Minter]:
+    """Take a store, or open the one at a path, new or left by a crash."""
+    if isinstance(where, Path):
+        new = not where.exists()
+        database = open_database(f"sqlite:///{where}")
+        if new:
+            migrate(database)
+    else:
+        database = where
     chosen = rules or MintRules(conversion=CONVERSION)
     store = SqliteMintStore(database, CONVERSION, RetryPolicy)
     try:

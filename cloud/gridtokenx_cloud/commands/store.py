@@ -1,9 +1,10 @@
-"""Commands about the store's file and the configuration: migrate, check-config, backup."""
+"""Commands about the store and the configuration: migrate, check-config, backup, moving."""
 
 from pathlib import Path
 
 import click
 
+from gridtokenx_cloud.adapters.store.copy import copy_store
 from gridtokenx_cloud.adapters.store.database import open_database
 from gridtokenx_cloud.adapters.store.migrate import migrate as bring_up
 from gridtokenx_cloud.commands.context import Context
@@ -55,4 +56,22 @@ def backup(context: Context, target: Path) -> None:
     click.echo(f"{target}")
 
 
-COMMANDS = (migrate, check_config, backup)
+@click.command("migrate-store")
+@click.argument("target_url", metavar="POSTGRESQL_URL")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+@click.pass_obj
+def migrate_store(context: Context, target_url: str, as_json: bool) -> None:
+    """Copy the SQLite store to an empty PostgreSQL database; stop the cloud before.
+
+    Leave the password out of the URL: it is taken from ~/.pgpass or PGPASSFILE.
+    """
+    source, target = context.database(), open_database(target_url)
+    try:
+        bring_up(target)
+        copied = copy_store(source, target)
+    finally:
+        target.close()
+    context.emit([{"table": name, "rows": rows} for name, rows in copied.items()], as_json)
+
+
+COMMANDS = (migrate, check_config, backup, migrate_store)

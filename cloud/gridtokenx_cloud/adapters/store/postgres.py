@@ -7,7 +7,7 @@ import subprocess
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -224,6 +224,9 @@ class PostgresDatabase:
                 )
             yield
         finally:
+            # The server sees the end of a connection only in a while.
+            with suppress(StoreBusyError):
+                holder.execute("SELECT pg_advisory_unlock_all()")
             holder.close()
 
     def create(self) -> None:

@@ -1,0 +1,114 @@
+"""Growing from SQLite to PostgreSQL: every row comes along, and minting goes on where it was."""
+
+from pathlib import Path
+
+import pytest
+
+from gridtokenx_cloud.adapters.store.copy import copy_store
+from gridtokenx_cloud.adapters.store.database import open_database
+from gridtokenx_cloud.errors import ConfigError, StoreRefusedError
+from tests.support import build_cloud as build
+from tests.support.build_cloud import GATEWAY
+from tests.support.cloud_process import gtx_cloud
+from tests.support.mint_world import minter, new_world
+from tests.support.postgres import Server
+from tests.support.stores import another, migrated
+
+pytestmark = pytest.mark.integration
+
+
+async def test_minting_goes_on_after_the_move_and_the_audit_agrees(
+    tmp_path: Path, postgres: Server
+) -> None:
+    world = await new_world()
+    path = tmp_path / "cloud.db"
+    with minter(world, path) as before:
+        before.credit(1, 1_500, 20)
+        await before.service.drain()
+        before.credit(2, 700)
+        target = migrated(postgres.new_database())
+        copied = copy_store(before.database, target)
+
+    with minter(world, target) as after:
+        after.credit(1, 30)
+        await after.service.drain()
+        report = await after.audit()
+        minted = after.database.connection.execute(
+            "SELECT batch_id, sum(credit_wh) FROM meter_readings WHERE minted = 1"
+            " GROUP BY batch_id ORDER BY batch_id"
+        ).fetchall()
+
+    assert copied["meter_readings"] == 3
+    assert copied["mint_batches"] == 1
+    assert report.ok, report.differences
+    assert minted == [(1, 1_520), (2, 730)]
+    assert world.supply() == 2_250 * 1_000_000
+
+
+def test_lines_go_on_after_the_move_as_if_nothing_had_happened(
+    tmp_path: Path, postgres: Server
+) -> None:
+    with build.cloud(tmp_path) as before:
+        before.take(
+            GATEWAY.sends(build.slot(96, 1_000), build.slot(97, 1_400)), GATEWAY.message(b"noise")
+        )
+        target = migrated(postgres.new_database())
+        copy_store(before.database, target)
+
+    with build.cloud(target) as after:
+        after.take(
+            GATEWAY.sends(build.slot(97, 1_400), build.slot(98, 1_450)), GATEWAY.message(b"noise")
+        )
+
+        assert after.readings() == [
+            (96, "accepted", 0, None),
+            (97, "accepted", 400, None),
+            (98, "accepted", 50, None),
+        ]
+        assert after.rows("SELECT first_seq, last_seq FROM seq_ranges") == [(96, 98)]
+        assert after.rows("SELECT times FROM rejections") == [(2,)]
+        assert after.rows("SELECT DISTINCT count(*) FROM events GROUP BY stream") == [(3,), (4,)]
+
+
+def test_a_store_in_use_is_neither_copied_nor_copied_over(tmp_path: Path, postgres: Server) -> None:
+    target = migrated(postgres.new_database())
+    with build.cloud(tmp_path) as source:
+        with another(source.database).only_minter(), pytest.raises(ConfigError, match="another"):
+            copy_store(source.database, target)
+        copy_store(source.database, target)
+        with pytest.raises(ConfigError, match="has rows in users already"):
+            copy_store(source.database, target)
+        with pytest.raises(ConfigError, match="only SQLite to PostgreSQL"):
+            copy_store(target, source.database)
+    target.close()
+
+
+def test_a_move_that_fails_leaves_nothing(tmp_path: Path, postgres: Server) -> None:
+    target = migrated(postgres.new_database())
+    with build.cloud(tmp_path) as source:
+        with source.database.transaction() as tx:
+            tx.execute("UPDATE users SET wallet = ? WHERE user_id = 'bob'", ("a\0b",))
+
+        with pytest.raises(StoreRefusedError, match="does not take this"):
+            copy_store(source.database, target)
+
+    left = target.connection.execute("SELECT count(*) FROM users").fetchone()
+    assert left == (0,)
+    target.close()
+
+
+def test_the_command_says_what_it_copied(tmp_path: Path, postgres: Server) -> None:
+
+    with build.cloud(tmp_path):
+        pass
+    url = postgres.new_database()
+
+    done = gtx_cloud(
+        {"GTX_CLOUD_DATABASE_URL": f"sqlite:///{tmp_path / 'cloud.db'}"}, "migrate-store", url
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "meters" in done.stdout
+    moved = open_database(url)
+    assert moved.connection.execute("SELECT count(*) FROM meters").fetchone() == (2,)
+    moved.close()
