@@ -8,9 +8,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gridtokenx_cloud.adapters.store.database import Database
 from gridtokenx_cloud.adapters.store.enrolment import SqliteEnrolment
 from gridtokenx_cloud.adapters.store.held import SqliteHeldReadings
+from gridtokenx_cloud.adapters.store.views import SqliteViews
 from gridtokenx_cloud.errors import NotFoundError, ValidationError
 from gridtokenx_cloud.verify import ReadingRules
-from gridtokenx_wire.record import ClockQuality, EventRecord
+from gridtokenx_wire.record import ClockQuality, EventRecord, LiveValues, SlotRecord
 from tests.support import build_cloud as build
 from tests.support.build_cloud import (
     GATEWAY,
@@ -209,6 +210,32 @@ def test_a_held_reading_is_credited_to_the_owner_it_came_for(cloud: Cloud) -> No
 
     assert credits_of(cloud) == [("ann", 20_000)]
     assert cloud.rows("SELECT count(*) FROM events WHERE stream = 'user:bob'") == [(0,)]
+
+
+def test_a_new_owner_sees_nothing_of_the_former_one(cloud: Cloud) -> None:
+    def powered(seq: int, export_wh: int) -> SlotRecord:
+        return build.slot(seq, export_wh, live=LiveValues(active_power_w=-seq))
+
+    cloud.take(GATEWAY.sends(powered(90, 1_000), powered(91, 1_700)))
+    moves(cloud).change_owner(METER_ID, "bob", build.stamp(95).wall_ms)
+    views = SqliteViews(cloud.database, cloud.clock)
+    at_first = next(one for one in views.meters("bob") if one.meter_id == METER_ID)
+    cloud.take(GATEWAY.sends(powered(96, 2_000)))
+
+    (meter,) = [one for one in views.meters("bob") if one.meter_id == METER_ID]
+    page = views.readings(METER_ID, "bob", None, 50)
+    points = views.power(METER_ID, "bob", 0)
+
+    assert (at_first.credited_wh, at_first.last_reading) == (0, None)
+    assert (meter.credited_wh, meter.waiting_wh, meter.minted_wh) == (300, 300, 0)
+    assert page is not None
+    assert [reading.seq for reading in page[0]] == [96]
+    assert points is not None
+    assert [point.power_w for point in points] == [-96]
+    assert views.readings(METER_ID, "ann", None, 50) is None
+    staff = views.power(METER_ID, None, 0)
+    assert staff is not None
+    assert len(staff) == 3
 
 
 @pytest.mark.parametrize("from_ms", [NOON_MS + 1, build.stamp(90).wall_ms, 0])

@@ -9,12 +9,18 @@ METERS = """
         r.reading_id, r.reading_timestamp_ms, r.submitted_at_ms, r.import_wh, r.export_wh,
         r.active_power_w,
         COALESCE((SELECT SUM(e.credited_through_wh - e.baseline_wh) FROM meter_epochs e
-            WHERE e.meter_id = m.meter_id AND e.status = 'accepted'), 0) AS credited_wh
+            WHERE e.meter_id = m.meter_id AND e.status = 'accepted'), 0)
+        -- What a former owner was credited is not this owner's to see.
+        - CASE WHEN EXISTS (SELECT 1 FROM meter_owners o WHERE o.meter_id = m.meter_id)
+            THEN COALESCE((SELECT SUM(f.credit_wh) FROM meter_readings f
+                WHERE f.meter_id = m.meter_id AND f.user_id <> m.user_id), 0)
+            ELSE 0 END AS credited_wh
     FROM meters m JOIN users u USING (user_id)
     LEFT JOIN meter_live l USING (meter_id)
     LEFT JOIN meter_readings r ON r.reading_id = (
         SELECT n.reading_id FROM meter_readings n
-        WHERE n.meter_id = m.meter_id AND n.status IN ('accepted', 'late')
+        WHERE n.meter_id = m.meter_id AND n.user_id = m.user_id
+            AND n.status IN ('accepted', 'late')
         ORDER BY at_ms DESC LIMIT 1)
     WHERE :user IS NULL OR m.user_id = :user
     ORDER BY m.user_id, m.meter_id
@@ -55,6 +61,10 @@ WAITING = """
         WHERE b.state <> 'final' AND r.credit_wh > 0 AND r.minted = 0) w
     WHERE :user IS NULL OR user_id = :user
     GROUP BY meter_id, user_id
+"""
+
+OWNED_SINCE = """
+    SELECT COALESCE(MAX(from_ms), 0) AS since_ms FROM meter_owners WHERE meter_id = :meter
 """
 
 OWNS = "SELECT 1 FROM meters WHERE meter_id = :meter AND (:user IS NULL OR user_id = :user)"

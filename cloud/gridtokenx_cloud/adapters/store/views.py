@@ -42,16 +42,23 @@ class SqliteViews:
                 row["meter_id"]: row
                 for row in connection.execute(sql.TODAY, {"user": user_id, "midnight": midnight_ms})
             }
-            waiting: defaultdict[str, int] = defaultdict(int)
-            for row in connection.execute(sql.WAITING, {"user": None}):
-                waiting[row["meter_id"]] += row["wh"]
-        return [_meter(row, today.get(row["meter_id"]), waiting[row["meter_id"]]) for row in rows]
+            waiting: defaultdict[tuple[str, str], int] = defaultdict(int)
+            for row in connection.execute(sql.WAITING, {"user": user_id}):
+                waiting[row["meter_id"], row["user_id"]] += row["wh"]
+        return [
+            _meter(row, today.get(row["meter_id"]), waiting[row["meter_id"], row["user_id"]])
+            for row in rows
+        ]
 
     def power(self, meter_id: str, user_id: str | None, since_ms: int) -> list[PowerPoint] | None:
         """See `Views.power`."""
         with reading(self._database) as connection:
             if not _owns(connection, meter_id, user_id):
                 return None
+            if user_id is not None:
+                # Power tells when somebody is at home: a former owner's is nobody else's business.
+                owned = connection.execute(sql.OWNED_SINCE, {"meter": meter_id}).fetchone()
+                since_ms = max(since_ms, owned["since_ms"])
             rows = connection.execute(
                 sql.POWER, {"meter": meter_id, "since": since_ms, "limit": _MAX_POWER_POINTS}
             ).fetchall()
