@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gridtokenx_cloud.batching import BatchMemo
@@ -18,6 +17,8 @@ class ReadingProof:
         line: The signed line as it came from the gateway.
         index: Its place among the batch's leaves.
         path: Sibling hashes, the lowest first.
+        gateway: Public key that signed the line, as the store has it.
+        memo: What the transaction's memo says, as the store has it; the chain's own counts.
     """
 
     line: str
@@ -26,18 +27,36 @@ class ReadingProof:
     path: tuple[bytes, ...]
     batch_id: int
     transaction: str
+    gateway: str = ""
+    memo: str = ""
 
 
-def make_proof(lines: Sequence[bytes], index: int, batch_id: int, transaction: str) -> ReadingProof:
-    """Return the proof of the line at *index* of a batch."""
+@dataclass(frozen=True, slots=True)
+class ProofSource:
+    """A minted reading's line, its place among its batch's lines, and the batch's transaction."""
+
+    lines: tuple[bytes, ...]
+    index: int
+    batch_id: int
+    memo: str
+    signature: str
+    gateway_id: str
+    user_id: str
+
+
+def make_proof(source: ProofSource) -> ReadingProof:
+    """Return the proof of one line of a batch."""
+    lines, index = source.lines, source.index
     leaves = [leaf_hash(line) for line in lines]
     return ReadingProof(
         line=lines[index].decode("ascii"),
         index=index,
         leaves=len(leaves),
         path=audit_path(leaves, index),
-        batch_id=batch_id,
-        transaction=transaction,
+        batch_id=source.batch_id,
+        transaction=source.signature,
+        gateway=source.gateway_id,
+        memo=source.memo,
     )
 
 
@@ -54,10 +73,12 @@ def proof_to_json(proof: ReadingProof) -> str:
         {
             "v": 1,
             "line": proof.line,
+            "gateway": proof.gateway,
             "index": proof.index,
             "leaves": proof.leaves,
             "path": [base64.b64encode(node).decode() for node in proof.path],
             "batch_id": proof.batch_id,
+            "memo": proof.memo,
             "transaction": proof.transaction,
         },
         indent=2,
@@ -79,8 +100,10 @@ def proof_from_json(text: str) -> ReadingProof:
             path=tuple(base64.b64decode(node, validate=True) for node in value["path"]),
             batch_id=int(value["batch_id"]),
             transaction=str(value["transaction"]),
+            gateway=str(value.get("gateway", "")),
+            memo=str(value.get("memo", "")),
         )
-    except (ValueError, KeyError, TypeError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise ValidationError(
             "MalformedProof", "this is no proof as `gtx-cloud proof` writes it"
         ) from exc

@@ -16,6 +16,7 @@ from gridtokenx_cloud.adapters.store.figures import store_figures
 from gridtokenx_cloud.adapters.store.ingest import SqliteIngestStore
 from gridtokenx_cloud.adapters.store.migrate import check_schema
 from gridtokenx_cloud.adapters.store.mint import SqliteMintStore
+from gridtokenx_cloud.adapters.store.mint_audit import SqliteAuditStore
 from gridtokenx_cloud.adapters.store.overrides import SqliteOverrides
 from gridtokenx_cloud.adapters.store.registry_rows import former_keys
 from gridtokenx_cloud.adapters.store.views import SqliteViews
@@ -174,6 +175,7 @@ def api_role(
         views=SqliteViews(parts.database, parts.clock),
         clock=parts.clock,
         submit=partial(submit, service),
+        proofs=SqliteAuditStore(parts.database).proof_source,
         ready_checks=ready_checks,
         ws_url=settings.websocket.url,
         allowed_origins=own_origins(settings),

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gridtokenx_cloud.adapters.http_api import build_api
 from gridtokenx_cloud.adapters.store.access import SqliteAccess
+from gridtokenx_cloud.adapters.store.mint_audit import SqliteAuditStore
 from gridtokenx_cloud.adapters.store.overrides import SqliteOverrides
 from gridtokenx_cloud.adapters.store.views import SqliteViews
 from gridtokenx_cloud.desk import administration
@@ -66,6 +67,7 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
             views=SqliteViews(cloud.database, cloud.clock),
             clock=cloud.clock,
             submit=lambda gateway_id, payload: b"",
+            proofs=SqliteAuditStore(cloud.database).proof_source,
             ready_checks={},
             ws_url="wss://grid.example/ws",
             allowed_origins=(ORIGIN,),

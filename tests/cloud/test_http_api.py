@@ -8,6 +8,7 @@ import pytest
 
 from gridtokenx_cloud.adapters.http_api import build_api
 from gridtokenx_cloud.adapters.store.database import Database
+from gridtokenx_cloud.adapters.store.mint_audit import SqliteAuditStore
 from gridtokenx_cloud.adapters.store.views import SqliteViews
 from gridtokenx_cloud.errors import StoreBusyError, ValidationError
 from tests.support.store_rows import GATEWAY, StoreRows, signature_of, wallet_of
@@ -49,6 +50,7 @@ async def api(new_store: Callable[[], Database]) -> AsyncIterator[Api]:
         views=SqliteViews(rows.database, rows.clock),
         clock=rows.clock,
         submit=lambda gateway_id, payload: parts[0].submit(gateway_id, payload),
+        proofs=SqliteAuditStore(rows.database).proof_source,
         ready_checks={"store": lambda: parts[0].not_ready},
         ws_url="wss://grid.example/ws",
         allowed_origins=(ORIGIN,),
@@ -483,3 +485,25 @@ async def test_the_description_names_the_problem_type_for_refusals(api: Api) -> 
     assert "HTTPValidationError" not in description["components"]["schemas"]
     problem = description["paths"]["/api/v1/meters"]["get"]["responses"]["4XX"]
     assert "application/problem+json" in problem["content"]
+
+
+async def test_an_owner_gets_the_proof_of_a_minted_reading_and_nobody_else_does(api: Api) -> None:
+    anna, ben = api.rows.user("anna"), api.rows.user("ben")
+    api.rows.meter("HOUSE-1", "anna")
+    api.rows.reading("HOUSE-1", import_wh=0, export_wh=1000)
+    api.rows.reading("HOUSE-1", import_wh=0, export_wh=1500)
+    unminted = await api.get("readings/2/proof", anna)
+    api.rows.finish(api.rows.seal("anna"))
+    read = api.rows.database.connection
+    [minted] = read.execute("SELECT reading_id FROM meter_readings WHERE minted = 1").fetchall()
+
+    path = f"readings/{minted['reading_id']}/proof"
+    answers = [await api.get(path, token) for token in (anna, ben, None, api.rows.staff())]
+
+    assert_problem(unminted, 404, "not_found")
+    assert answers[0].status_code == answers[3].status_code == 200
+    assert answers[0].json()["v"] == 1
+    assert answers[0].json()["transaction"]
+    assert_problem(answers[1], 404, "not_found")
+    assert_problem(answers[2], 401, "not_signed_in")
+    assert (await api.client.get("/proof")).headers["content-type"].startswith("text/html")

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from gridtokenx_cloud.batching import BatchMemo
 from gridtokenx_cloud.errors import ValidationError
 from gridtokenx_cloud.merkle import audit_path, leaf_hash, merkle_root, root_from_path
-from gridtokenx_cloud.proof import is_in_batch, make_proof, proof_from_json, proof_to_json
+from gridtokenx_cloud.proof import (
+    ProofSource,
+    is_in_batch,
+    make_proof,
+    proof_from_json,
+    proof_to_json,
+)
 
 # The inputs of certificate-transparency's own merkle tree tests, and the roots of the first n.
 INPUTS = [
@@ -66,7 +72,7 @@ def test_a_path_that_stops_short_leads_nowhere() -> None:
 def test_a_proof_survives_paper_and_fails_for_another_batch() -> None:
     lines = [f"line {number}".encode() for number in range(11)]
     root = merkle_root([leaf_hash(line) for line in lines])
-    proof = make_proof(lines, 7, batch_id=3, transaction="sig")
+    proof = make_proof(ProofSource(tuple(lines), 7, 3, "memo", "sig", "gateway", "ann"))
 
     read_back = proof_from_json(proof_to_json(proof))
 

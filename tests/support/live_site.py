@@ -10,6 +10,7 @@ import uvicorn
 
 from gridtokenx_cloud.adapters.http_api import build_api
 from gridtokenx_cloud.adapters.store.events import SqliteEventStore
+from gridtokenx_cloud.adapters.store.mint_audit import SqliteAuditStore
 from gridtokenx_cloud.adapters.store.views import SqliteViews
 from gridtokenx_cloud.adapters.websocket_api import EventServer, EventServerLimits
 from gridtokenx_cloud.broadcast import Broadcast, BroadcastLimits
@@ -62,6 +63,7 @@ def live_site(rows: StoreRows) -> Iterator[Site]:
         views=SqliteViews(rows.database, rows.clock),
         clock=rows.clock,
         submit=refuse_readings,
+        proofs=SqliteAuditStore(rows.database).proof_source,
         ready_checks={},
         ws_url=f"ws://127.0.0.1:{events.port}/ws",
         allowed_origins=(origin,),

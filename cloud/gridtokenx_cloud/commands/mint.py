@@ -180,8 +180,7 @@ async def _estimate(settings: Settings, recipients: int, new_accounts: int) -> d
 def proof(context: CommandContext, reading_id: int) -> None:
     """Print the proof of one minted reading as JSON; anybody can check it with verify-proof."""
     source = SqliteAuditStore(context.database()).proof_source(reading_id)
-    made = make_proof(source.lines, source.index, source.batch_id, source.signature)
-    click.echo(proof_to_json(made))
+    click.echo(proof_to_json(make_proof(source)))
 
 
 @click.command("verify-proof")

@@ -12,11 +12,13 @@ from gridtokenx_cloud.adapters.http_api import (
     control_routes,
     data_routes,
     problems,
+    proof_routes,
     registry_routes,
 )
 from gridtokenx_cloud.adapters.http_api.guard import Guard, security_headers
 from gridtokenx_cloud.adapters.http_api.identity import (
     ApiParts,
+    Proofs,
     ReadyCheck,
     Submit,
     parts_of,
@@ -25,7 +27,7 @@ from gridtokenx_cloud.ports.admin import Administration
 from gridtokenx_cloud.ports.api import Sessions, Views
 from gridtokenx_cloud.ports.common import Clock
 
-__all__ = ["ReadyCheck", "Submit", "build_api"]
+__all__ = ["Proofs", "ReadyCheck", "Submit", "build_api"]
 
 _WEB = Path(__file__).parents[2] / "web"
 
@@ -36,6 +38,7 @@ def build_api(
     views: Views,
     clock: Clock,
     submit: Submit,
+    proofs: Proofs,
     ready_checks: Mapping[str, ReadyCheck],
     ws_url: str,
     allowed_origins: tuple[str, ...],
@@ -50,6 +53,7 @@ def build_api(
         sessions: Tokens, sessions and tickets.
         views: What may be looked at.
         clock: The wall clock.
+        proofs: What proves a minted reading.
         submit: Takes gateway id and payload of signed lines; returns the signed receipt.
         ready_checks: Name -> check that returns None, or what is not ready in words.
         ws_url: Where browsers find the events server, such as `wss://host/ws`.
@@ -72,6 +76,7 @@ def build_api(
         views=views,
         clock=clock,
         submit=submit,
+        proofs=proofs,
         ready_checks=ready_checks,
         ws_url=ws_url,
         allowed_origins=allowed_origins,
@@ -82,7 +87,7 @@ def build_api(
     )
     problems.install(app)
     app.add_middleware(Guard, headers=security_headers(ws_url))
-    routers = [auth_routes.router, data_routes.router]
+    routers = [auth_routes.router, data_routes.router, proof_routes.router]
     if administration is not None:
         routers += [control_routes.router, registry_routes.router]
     for router in routers:
@@ -90,6 +95,7 @@ def build_api(
     app.add_api_route("/healthz", _healthz, include_in_schema=False)
     app.add_api_route("/readyz", _readyz, include_in_schema=False)
     app.add_api_route("/", _page, include_in_schema=False)
+    app.add_api_route("/proof", proof_routes.proof_page, include_in_schema=False)
     app.mount("/web", StaticFiles(directory=_WEB))
     return app
 

@@ -11,9 +11,12 @@ from gridtokenx_cloud.ports.admin import Administration
 from gridtokenx_cloud.ports.api import Sessions, Views
 from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.ports.events import Principal
+from gridtokenx_cloud.proof import ProofSource
 
 Submit = Callable[[str, bytes], bytes]
 """Takes gateway id and payload; returns the signed receipt once the lines are durable."""
+Proofs = Callable[[int], ProofSource]
+"""Takes a reading's id; raises `NotFoundError` when it is not minted."""
 ReadyCheck = Callable[[], str | None]
 """Returns what is not ready, in words; None = ready."""
 
@@ -35,6 +38,7 @@ class ApiParts:
     views: Views
     clock: Clock
     submit: Submit
+    proofs: Proofs
     ready_checks: Mapping[str, ReadyCheck]
     ws_url: str
     allowed_origins: tuple[str, ...]

@@ -1,21 +1,9 @@
 """What the audit and the proofs read from the store."""
 
-from dataclasses import dataclass
-
 from gridtokenx_cloud.adapters.store.database import Connection, Database, Row
 from gridtokenx_cloud.audit import StoredBatch, StoreSnapshot
 from gridtokenx_cloud.errors import NotFoundError
-
-
-@dataclass(frozen=True, slots=True)
-class ProofSource:
-    """A minted reading's line, its place among its batch's lines, and the batch's transaction."""
-
-    lines: tuple[bytes, ...]
-    index: int
-    batch_id: int
-    memo: str
-    signature: str
+from gridtokenx_cloud.proof import ProofSource
 
 
 class SqliteAuditStore:
@@ -50,7 +38,7 @@ class SqliteAuditStore:
         """
         read = self._database.connection
         row = read.execute(
-            "SELECT b.* FROM meter_readings r JOIN mint_batches b ON b.batch_id = r.batch_id"
+            "SELECT b.*, r.gateway_id, r.user_id FROM meter_readings r JOIN mint_batches b ON b.batch_id = r.batch_id"
             " WHERE r.reading_id = ? AND r.minted = 1",
             (reading_id,),
         ).fetchone()
@@ -65,7 +53,15 @@ class SqliteAuditStore:
         ).fetchall()
         index = [leaf["reading_id"] for leaf in leaves].index(reading_id)
         lines = tuple(leaf["line"] for leaf in leaves)
-        return ProofSource(lines, index, row["batch_id"], row["memo"], row["signature"])
+        return ProofSource(
+            lines=lines,
+            index=index,
+            batch_id=row["batch_id"],
+            memo=row["memo"],
+            signature=row["signature"],
+            gateway_id=row["gateway_id"],
+            user_id=row["user_id"],
+        )
 
 
 def _batch(read: Connection, row: Row) -> StoredBatch:
