@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` runs the main job, `make test` proves it.
-.PHONY: help setup demo demo-clean test check fmt lint test-fast test-chaos bench bench-agent bench-mint clean
+.PHONY: help setup demo demo-clean test check fmt lint test-fast test-chaos bench bench-agent bench-mint mutate clean
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 
@@ -11,9 +11,6 @@ setup: ## virtual environment and Debian packages; seconds when there already
 
 demo: setup ## meters to tokens on this machine; Ctrl-C or DEMO_SECONDS=n ends it
 	@exec python -m demo
-
-demo-bench-mint: setup ## minted recipients per second and lamports, against a localnet
-	python -m bench.bench_mint
 
 demo-clean: ## forget the demo's chain, ledger and keys
 	@for place in var/demo var/demo-[0-9]; do \
@@ -43,6 +40,9 @@ check: lint ## before each commit: lint and the fast tests
 fmt: setup ## settle the layout
 	ruff format -q .
 	ruff check -q --fix .
+
+mutate: setup ## change the money's code everywhere, and see a test fail each time
+	bash deploy/scripts/mutate.sh
 
 bench: setup ## measure; nothing here is asserted in a test
 	python -m bench
