@@ -45,7 +45,10 @@ class SystemClock:
 
     def __init__(self) -> None:
         self._boot_id = _read_boot_id()
-        self._libc = ctypes.CDLL(None, use_errno=True)
+        # Asked at every reading: the same structure each time, `modes` 0 = only read.
+        self._adjtimex = ctypes.CDLL(None, use_errno=True).adjtimex
+        self._timex = _Timex()
+        self._timex_at = ctypes.byref(self._timex)
         self._trust = ClockTrust()
 
     def remember(self, stored: Iterable[Instant]) -> None:
@@ -71,8 +74,8 @@ class SystemClock:
         return 0 if kernel is None else -(-kernel.max_error_us // 1000)
 
     def _kernel_time(self) -> KernelTime:
-        timex = _Timex()
-        answer = self._libc.adjtimex(ctypes.byref(timex))
+        timex = self._timex
+        answer = self._adjtimex(self._timex_at)
         # Not permitted, as in some containers: nobody knows, so nobody may rely on it.
         trusted = answer >= 0 and answer != _TIME_ERROR and not timex.status & _STA_UNSYNC
         return KernelTime(synchronised=trusted, max_error_us=max(0, timex.maxerror))

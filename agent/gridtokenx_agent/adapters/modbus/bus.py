@@ -56,7 +56,7 @@ def open_bus(url: str, clock: Clock) -> "PymodbusBus":
     return PymodbusBus(parse_bus_url(url), clock)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Read:
     """One request on its way."""
 
@@ -115,7 +115,7 @@ class PymodbusBus:
     ) -> WordsRead:
         client, gate = await self._connected()
         await self._wait_for_quiet(gate, device_id, min_gap_ms / 1000)
-        unit = self._units.setdefault(device_id, UnitTiming())
+        unit = self._units.get(device_id) or self._units.setdefault(device_id, UnitTiming())
         wire_s = self._endpoint.wire_s(_REQUEST_BYTES + _ANSWER_OVERHEAD + 2 * count)
         timeout_s = unit.timeout_s + wire_s
         read = _Read(device_id, function, address, count, _now_s(), wire_s, timeout_s)
@@ -199,12 +199,14 @@ class PymodbusBus:
 
     async def _wait_for_quiet(self, gate: AnswerGate, unit: int | None, min_gap_s: float) -> None:
         gap_s = max(self._endpoint.gap_s, min_gap_s)
-        give_up_s = max(self._quiet.until_s(unit), _now_s() + gap_s) + _BABBLE_S
-        while (now_s := _now_s()) < give_up_s:
+        now_s = _now_s()
+        give_up_s = max(self._quiet.until_s(unit), now_s + gap_s) + _BABBLE_S
+        while now_s < give_up_s:
             wait_s = max(self._quiet.until_s(unit), gate.last_byte_s + gap_s) - now_s
             if wait_s <= 0:
                 return
             await asyncio.sleep(min(wait_s, _LOOK_AGAIN_S))
+            now_s = _now_s()
 
     async def _connected(self) -> tuple[_Client, AnswerGate]:
         if self._client is not None and self._gate is not None and self._client.connected:
