@@ -4,13 +4,17 @@ from pathlib import Path
 
 import pytest
 
+from gridtokenx_cloud.adapters.solana_rpc.transactions import SolanaWallets
 from gridtokenx_cloud.adapters.store.copy import copy_store
 from gridtokenx_cloud.adapters.store.database import open_database
+from gridtokenx_cloud.adapters.store.mint_rebuild import SqliteBatchDesk
 from gridtokenx_cloud.errors import ConfigError, StoreRefusedError
+from gridtokenx_cloud.rebuild import plan
 from tests.support import build_cloud as build
 from tests.support.build_cloud import GATEWAY
 from tests.support.cloud_process import gtx_cloud
-from tests.support.mint_world import minter, new_world
+from tests.support.crash import RULES
+from tests.support.mint_world import CONVERSION, minter, new_world
 from tests.support.postgres import Server
 from tests.support.stores import another, migrated
 
@@ -43,6 +47,34 @@ async def test_minting_goes_on_after_the_move_and_the_audit_agrees(
     assert report.ok, report.differences
     assert minted == [(1, 1_520), (2, 730)]
     assert world.supply() == 2_250 * 1_000_000
+
+
+async def test_a_store_from_before_the_mints_is_rebuilt_where_it_has_moved_to(
+    tmp_path: Path, postgres: Server
+) -> None:
+    world = await new_world()
+    path = tmp_path / "cloud.db"
+    target = migrated(postgres.new_database())
+    with minter(world, path, RULES) as before:
+        for owner in range(4):
+            before.credit(owner, 500 + owner, 3)
+        copy_store(before.database, target)
+        await before.service.drain()
+
+    with minter(world, target, RULES) as after:
+        desk = SqliteBatchDesk(target, world.clock, actor="cli:test")
+        mints = [one async for one in world.history().mints()]
+        lines = desk.lines(SolanaWallets(world.token))
+        found = plan(mints[::-1], lines, desk.states(), CONVERSION.base_units_per_wh)
+        for one in found.restored:
+            desk.restore(one)
+        after.credit(1, 40)
+        await after.service.drain()
+        report = await after.audit()
+
+    assert len(found.restored) == 2
+    assert report.differences == ()
+    assert world.supply() == CONVERSION.wh_to_base_units(sum(503 + o for o in range(4)) + 40)
 
 
 def test_lines_go_on_after_the_move_as_if_nothing_had_happened(

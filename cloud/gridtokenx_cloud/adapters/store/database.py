@@ -60,6 +60,8 @@ class Dialect:
         json_rows: An expression whose rows are the elements of a JSON array, its `value` column.
         text_at: `text_at.format(n)` = the n-th element of `value` as text.
         int_at: The same as an integer.
+        batch_number_given: A statement after a batch was written under a given number, so that
+            the next one gets a higher one; empty where the database sees to that.
         next_reading_ids: A statement that gives the next `?` free reading ids, one a row.
     """
 
@@ -69,6 +71,7 @@ class Dialect:
     json_rows: str
     text_at: str
     int_at: str
+    batch_number_given: str
     next_reading_ids: str
 
     def row_lock(self, alias: str, *, skip_locked: bool = False) -> str:

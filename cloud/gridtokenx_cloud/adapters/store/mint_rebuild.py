@@ -199,6 +199,8 @@ def _write_batch(tx: Connection, one: Restored, now_ms: int) -> None:
             one.mint.fee_lamports,
         ),
     )
+    if tx.dialect.batch_number_given:
+        tx.execute(tx.dialect.batch_number_given)
 
 
 def _write_items(tx: Connection, one: Restored) -> None:

@@ -37,6 +37,8 @@ _DIALECT = Dialect(
     json_rows="json_array_elements(?::json) AS e(value)",
     text_at="value ->> {}",
     int_at="(value ->> {})::bigint",
+    batch_number_given="SELECT setval('mint_batches_batch_id_seq', greatest(max(batch_id),"
+    " (SELECT last_value FROM mint_batches_batch_id_seq))) FROM mint_batches",
     next_reading_ids="SELECT nextval('meter_readings_reading_id_seq')"
     " FROM generate_series(1, ?::bigint)",
 )

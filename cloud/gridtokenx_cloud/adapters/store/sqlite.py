@@ -21,6 +21,7 @@ _DIALECT = Dialect(
     json_rows="json_each(?)",
     text_at="json_extract(value, '$[{}]')",
     int_at="json_extract(value, '$[{}]')",
+    batch_number_given="",
     next_reading_ids="WITH RECURSIVE free(id) AS ("
     " SELECT coalesce(max(reading_id), 0) + 1 FROM meter_readings"
     " UNION ALL SELECT id + 1 FROM free LIMIT ?) SELECT id FROM free",
