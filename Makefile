@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` runs the main job, `make test` proves it.
-.PHONY: help setup demo demo-clean test check fmt lint test-fast test-chaos bench bench-agent bench-mint mutate clean
+.PHONY: help setup demo demo-clean test check fmt lint test-fast test-chaos bench bench-agent bench-ingest bench-mint mutate clean
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 
@@ -51,6 +51,9 @@ bench-agent: setup ## measure the agent, write docs/benchmarks.md
 	@mkdir -p var/bench
 	python -m bench agent > var/bench/agent.jsonl; failed=$$?; \
 	    python -m bench.report < var/bench/agent.jsonl; exit $$failed
+
+bench-ingest: setup ## readings per second from the broker to a commit, on both databases
+	python -m bench.bench_ingest
 
 bench-mint: setup ## minted recipients per second and lamports, against a localnet
 	python -m bench.bench_mint

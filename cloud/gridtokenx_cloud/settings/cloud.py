@@ -31,7 +31,8 @@ class CloudSettings(Group):
     )
     roles: Roles = Field(ROLES, min_length=1, description="Services of this process")
     database_url: StoreUrl = Field(
-        "sqlite:////var/lib/gridtokenx/cloud.db", description="The store"
+        "sqlite:////var/lib/gridtokenx/cloud.db",
+        description="The store: sqlite:///PATH or postgresql://USER@HOST/NAME",
     )
     mqtt_url: MqttUrl | None = Field(None, description="The broker; needed by ingest")
     mqtt_username: str | None = Field(None, min_length=1, description="User at the broker")
