@@ -44,6 +44,15 @@ class RtuRequest:
 
     frame: bytes
 
+    @classmethod
+    def build(cls, _number: int, unit: int, pdu: bytes) -> "RtuRequest":
+        """Return the request; a serial one has no number."""
+        return cls(rtu_frame(unit, pdu))
+
+    def pdu_of(self, answer: bytes) -> bytes:
+        """Return what is in the frame of an answer: the function and what follows it."""
+        return answer[1:-2]
+
     @property
     def byte_count(self) -> int:
         """Data bytes in the answer to a register read."""

@@ -1,8 +1,8 @@
-"""Lets nothing but the true answer to the last request reach pymodbus.
+"""Finds the true answer to the last request among the bytes that pymodbus receives.
 
-pymodbus takes a wrong number of registers, another function and transaction id 0 for an answer,
-and throws a good frame away when noise or a foreign frame came before it. Its `trace_packet` hook
-may replace the received bytes, so the search for the answer is done there.
+pymodbus itself takes a wrong number of registers, another function and transaction id 0 for an
+answer, and throws a good frame away when noise or a foreign frame came before it. So the bytes
+are taken from its `trace_packet` hook, and nothing of them is left to it.
 """
 
 import struct
@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from gridtokenx_agent.adapters.rtu_framing import RtuRequest
 from gridtokenx_agent.errors import Heard
-from gridtokenx_agent.ports import Clock, Instant
+from gridtokenx_agent.ports import Clock
 
 _HEADER: Final = struct.Struct(">HHH")
 _SMALLEST_FRAME: Final = 9
@@ -44,12 +44,25 @@ class Request(Protocol):
         """Return the answer within *received*; None while there is none."""
         ...
 
+    def pdu_of(self, answer: bytes) -> bytes:
+        """Return what is in the frame of an answer: the function and what follows it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class MbapRequest:
     """A Modbus TCP request; the transaction id ties an answer to it."""
 
     frame: bytes
+
+    @classmethod
+    def build(cls, number: int, unit: int, pdu: bytes) -> "MbapRequest":
+        """Return the request with this transaction id."""
+        return cls(_HEADER.pack(number, 0, 1 + len(pdu)) + bytes((unit,)) + pdu)
+
+    def pdu_of(self, answer: bytes) -> bytes:
+        """See `Request.pdu_of`."""
+        return answer[_HEADER.size + 1 :]
 
     def find_answer(self, received: bytes) -> bytes | None:
         """Return the answer with this request's transaction id, skipping late and broken ones.
@@ -86,11 +99,11 @@ class MbapRequest:
 
 
 class AnswerGate:
-    """pymodbus's `trace_packet`: remembers the request, passes its answer, stamps its last byte.
+    """pymodbus's `trace_packet`: knows the request, hands its answer on, stamps its last byte.
 
     Attributes:
         last_byte_s: When a byte last moved in either direction, on the event loop's clock.
-        answered_at: When the answer was whole; None while it is not.
+        answered_at: When the last answer was whole.
         heard: What came since the request, without its echo.
     """
 
@@ -98,51 +111,61 @@ class AnswerGate:
         self,
         clock: Clock,
         loop_time: Callable[[], float],
-        parse: type[RtuRequest] | type[MbapRequest],
+        requests: type[RtuRequest] | type[MbapRequest],
+        on_answer: Callable[[bytes], None],
         on_wrong: Callable[[WrongAnswerError], None],
         on_late: Callable[[], None],
     ) -> None:
         self._clock = clock
         self._loop_time = loop_time
-        self._parse = parse
+        self._requests = requests
+        self._on_answer = on_answer
         self._on_wrong = on_wrong
         self._on_late = on_late
+        self._number = 0
         self._request: Request | None = None
         self._given_up: Request | None = None
         self.last_byte_s = loop_time()
-        self.answered_at: Instant | None = None
+        self.answered_at = clock.now()
         self.heard = b""
 
-    def __call__(self, sending: bool, data: bytes) -> bytes:
-        """Take a request on its way out, or all bytes received since it."""
+    def ask(self, unit: int, pdu: bytes) -> bytes:
+        """Return the frame of a new request; what comes from now on may be its answer."""
+        self._number = self._number % 0xFFFF + 1
+        self._request = request = self._requests.build(self._number, unit, pdu)
+        self._given_up = None
+        self.heard = b""
         self.last_byte_s = self._loop_time()
+        return request.frame
+
+    def __call__(self, sending: bool, data: bytes) -> bytes:
+        """Take all bytes received since the request; pymodbus gets none of them."""
         if sending:
-            self._request = self._parse(data)
-            self._given_up = None
-            self.answered_at = None
-            self.heard = b""
             return data
+        self.last_byte_s = self._loop_time()
         request = self._request or self._given_up
-        return self._answer_in(request, data) if request else b""
+        if request is not None:
+            self._look_into(request, data)
+        return b""
 
     def give_up(self) -> None:
         """Let nothing through until the next request; only tell when the late answer came."""
         self._request, self._given_up = None, self._request
 
-    def _answer_in(self, request: Request, data: bytes) -> bytes:
+    def _look_into(self, request: Request, data: bytes) -> None:
         self.heard = data.removeprefix(request.frame)
         try:
             answer = request.find_answer(data)
         except WrongAnswerError as exc:
             self._request = self._given_up = None
             self._on_wrong(exc)
-            return b""
+            return
         if answer is None:
-            return b""
+            return
         late = self._request is None
         self._request = self._given_up = None
         if late:
             self._on_late()
-            return b""
+            return
         self.answered_at = self._clock.now()
-        return answer
+        self._on_answer(request.pdu_of(answer))

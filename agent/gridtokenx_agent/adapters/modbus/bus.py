@@ -1,16 +1,15 @@
-"""`MeterBus` over pymodbus. pymodbus opens the port and builds requests; the rest is here."""
+"""`MeterBus` over pymodbus, which opens the port and moves the bytes; the rest is here."""
 
 import asyncio
 import logging
+import struct
 import termios
 import traceback
 from dataclasses import dataclass
 from typing import Final
 
-from pymodbus import FramerType, ModbusException
+from pymodbus import FramerType
 from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
-from pymodbus.exceptions import ConnectionException, ModbusIOException
-from pymodbus.pdu import ExceptionResponse, ModbusPDU
 
 from gridtokenx_agent.adapters.modbus.answers import AnswerGate, MbapRequest, WrongAnswerError
 from gridtokenx_agent.adapters.modbus.endpoint import BusEndpoint, parse_bus_url
@@ -42,6 +41,7 @@ _RECEIVE_LIMIT: Final = 4096
 """pymodbus drops all it has at 264 bytes: too few for an echo or a foreign frame before ours."""
 _LOOK_AGAIN_S: Final = 0.05
 """A late answer may end the quiet time early; so often it is looked for."""
+_EXCEPTION: Final = 0x80
 _REFUSALS: Final = frozenset({1, 2, 3})
 
 
@@ -69,6 +69,11 @@ class _Read:
     timeout_s: float
 
     @property
+    def pdu(self) -> bytes:
+        """Function, first register and count, as they are sent."""
+        return struct.pack(">BHH", self.function, self.address, self.count)
+
+    @property
     def answer_bytes(self) -> int:
         """Length of the answer as a serial frame."""
         return _ANSWER_OVERHEAD + 2 * self.count
@@ -89,7 +94,7 @@ class PymodbusBus:
         self._client: _Client | None = None
         self._gate: AnswerGate | None = None
         self._last: _Read | None = None
-        self._in_flight = False
+        self._answer: asyncio.Future[bytes] | None = None
         self._served = False
         self._silent = 0
         self._backoff_s = _FIRST_BACKOFF_S
@@ -129,14 +134,10 @@ class PymodbusBus:
         self._silent = 0
         self._served = True
         self._backoff_s = _FIRST_BACKOFF_S
-        if isinstance(answer, ExceptionResponse):
-            raise self._refusal(read, answer.exception_code)
+        if answer[0] & _EXCEPTION:
+            raise self._refusal(read, answer[1])
         unit.answered(gate.last_byte_s - read.sent_s - wire_s)
-        if len(answer.registers) != count or gate.answered_at is None:
-            raise MeterTimeoutError(
-                f"{read} on {self._endpoint}: other registers came", "other_answer"
-            )
-        return WordsRead(words=tuple(answer.registers), at=gate.answered_at)
+        return WordsRead(words=struct.unpack_from(f">{count}H", answer, 2), at=gate.answered_at)
 
     async def close(self) -> None:
         """See `MeterBus.close`."""
@@ -144,27 +145,33 @@ class PymodbusBus:
         # A TCP transport frees its socket one turn of the loop after it was closed.
         await asyncio.sleep(0)
 
-    async def _transact(self, client: _Client, gate: AnswerGate, read: _Read) -> ModbusPDU:
-        """Send one request; whatever ends it but a true answer leaves the bus quiet."""
-        # pymodbus has one timeout per client; under our lock it can be set per request.
-        client.ctx.comm_params.timeout_connect = read.timeout_s
-        send = client.read_holding_registers if read.function == 3 else client.read_input_registers
-        answered = False
-        self._in_flight = True
+    async def _transact(self, client: _Client, gate: AnswerGate, read: _Read) -> bytes:
+        """Send one request and return the answer's PDU; otherwise leave the bus quiet."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[bytes] = loop.create_future()
+        self._answer = answer
+        timer = loop.call_later(read.timeout_s, self._fail, TimeoutError())
         try:
-            answer = await send(read.address, count=read.count, device_id=read.unit)
-            answered = True
-        except ConnectionException as exc:
+            if client.connected:
+                client.ctx.send(gate.ask(read.unit, read.pdu))
+            else:
+                self._fail(ConnectionError("the connection was lost before the request"))
+            return await answer
+        except ConnectionError as exc:
             self._drop()
+            self._give_up(gate, read)
             raise BusDownError(f"{self._endpoint} was lost during a request") from exc
-        except ModbusException as exc:
+        except (TimeoutError, WrongAnswerError) as exc:
             self._units[read.unit].missed()
-            raise self._unanswered(gate, read, exc) from exc
+            error = self._unanswered(gate, read, exc)
+            self._give_up(gate, read)
+            raise error from exc
+        except asyncio.CancelledError:
+            self._give_up(gate, read)
+            raise
         finally:
-            self._in_flight = False
-            if not answered:
-                self._give_up(gate, read)
-        return answer
+            timer.cancel()
+            self._answer = None
 
     def _give_up(self, gate: AnswerGate, read: _Read) -> None:
         gate.give_up()
@@ -177,15 +184,15 @@ class PymodbusBus:
             read.unit, sent_s=read.sent_s, now_s=_now_s(), timeout_s=usual_s, owed=owed
         )
 
-    def _unanswered(self, gate: AnswerGate, read: _Read, exc: ModbusException) -> MeterTimeoutError:
+    def _unanswered(self, gate: AnswerGate, read: _Read, exc: Exception) -> MeterTimeoutError:
         self._silent += 1
         if self._silent >= _SILENT_LIMIT:
             self._silent = 0
             self._drop()
         heard: Heard = "nothing"
         seen = "silence; check power, wiring, device id and baud rate"
-        if isinstance(exc.__cause__, WrongAnswerError):
-            heard, seen = exc.__cause__.heard, str(exc.__cause__)
+        if isinstance(exc, WrongAnswerError):
+            heard, seen = exc.heard, str(exc)
         elif gate.heard:
             other = self._endpoint.kind != "tcp" and frame_of_another(gate.heard, read.unit)
             heard = "other_unit" if other else "garbage"
@@ -227,7 +234,9 @@ class PymodbusBus:
         unless a first connection was made, so both are done here.
         """
         parse = MbapRequest if self._endpoint.kind == "tcp" else RtuRequest
-        gate = AnswerGate(self._clock, _now_s, parse, self._on_wrong_answer, self._on_late_answer)
+        gate = AnswerGate(
+            self._clock, _now_s, parse, self._on_answer, self._fail, self._on_late_answer
+        )
         client = self._new_client(gate)
         self._client, self._gate = client, gate
         try:
@@ -269,17 +278,15 @@ class PymodbusBus:
                 trace_connect=self._on_connection,
             )
         client.ctx.max_buffer_size = _RECEIVE_LIMIT
-        client.set_max_no_responses(1_000_000)
         return client
 
     def _on_connection(self, there: bool) -> None:
         if not there:
-            self._fail(ConnectionException("the connection was lost"))
+            self._fail(ConnectionError("the connection was lost"))
 
-    def _on_wrong_answer(self, wrong: WrongAnswerError) -> None:
-        error = ModbusIOException(str(wrong))
-        error.__cause__ = wrong
-        self._fail(error)
+    def _on_answer(self, answer: bytes) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(answer)
 
     def _on_late_answer(self) -> None:
         read = self._last
@@ -287,12 +294,10 @@ class PymodbusBus:
             self._quiet.paid(read.unit)
             self._units[read.unit].answered(_now_s() - read.sent_s - read.wire_s)
 
-    def _fail(self, error: ModbusException) -> None:
-        """End the request in flight now; pymodbus would wait for its whole timeout."""
-        if self._in_flight and self._client is not None:
-            future = self._client.ctx.response_future
-            if not future.done():
-                future.set_exception(error)
+    def _fail(self, error: Exception) -> None:
+        """End the request in flight now."""
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
 
     def _drop(self) -> None:
         client, self._client, self._gate = self._client, None, None
