@@ -38,7 +38,8 @@ class SqliteAuditStore:
         """
         read = self._database.connection
         row = read.execute(
-            "SELECT b.*, r.gateway_id, r.user_id FROM meter_readings r JOIN mint_batches b ON b.batch_id = r.batch_id"
+            "SELECT b.*, r.gateway_id, r.user_id FROM meter_readings r"
+            " JOIN mint_batches b ON b.batch_id = r.batch_id"
             " WHERE r.reading_id = ? AND r.minted = 1",
             (reading_id,),
         ).fetchone()
