@@ -9,7 +9,8 @@ TABLE_ADDRESSES = 256
 """Most addresses of one lookup table."""
 
 _ACCOUNT_LOCKS = 64
-_TRACE_ENTRIES = 64
+_OTHER_ACCOUNTS = 5
+"""Token, memo, system, mint, marker; bytes end before locks where compute budget is a sixth."""
 _SEED_CHARACTERS = 32
 _LIMIT_AND_PRICE = 8 + 12
 
@@ -66,11 +67,9 @@ def max_recipients(
     """Return how many recipients one transaction of this format carries."""
     empty = transaction_bytes(form, 0, memo_bytes, signatures)
     per_recipient = transaction_bytes(form, 1, memo_bytes, signatures) - empty
-    programs = 3 if form is TransactionFormat.V1 else 4
-    # Marker and mint are accounts too; marker, memo, limit and price are instructions too.
-    locks = _ACCOUNT_LOCKS - signatures - programs - 2
-    trace = _TRACE_ENTRIES - (2 if form is TransactionFormat.V1 else 4)
-    return min((form.max_bytes - empty) // per_recipient, locks, trace)
+    # 64 entries of the trace are one per instruction; 64 locks end before that in every format.
+    locks = _ACCOUNT_LOCKS - signatures - _OTHER_ACCOUNTS
+    return min((form.max_bytes - empty) // per_recipient, locks)
 
 
 def format_for(

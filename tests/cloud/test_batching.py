@@ -135,3 +135,20 @@ def test_the_compute_limit_has_a_tenth_to_spare_and_grows_after_exhaustion() -> 
     assert compute_unit_limit(100_000) == 110_000
     assert compute_unit_limit(100_000, 1) == 165_000
     assert compute_unit_limit(1_399_999, 30) == 1_400_000
+
+
+def test_a_transaction_may_be_filled_up_to_its_cap_and_no_further() -> None:
+    full = optimize_batch([credit(1, 1, 60), credit(2, 2, 40)], BatchLimits(12, 100))
+    above = optimize_batch([credit(1, 1, 60), credit(2, 2, 41)], BatchLimits(12, 100))
+
+    assert (len(full), len(above)) == (1, 2)
+    with pytest.raises(ValidationError, match="reading 1: 101 base units are above the cap of 100"):
+        optimize_batch([credit(1, 1, 101)], BatchLimits(12, 100))
+
+
+def test_prices_and_limits_are_exact_whole_numbers() -> None:
+    assert unit_price_micro_lamports([], 0, 10) == 0
+    assert unit_price_micro_lamports([100], 1, 10**6) == 100
+    assert unit_price_micro_lamports([3], 1, 10**6, 1) == 5
+    assert compute_unit_limit(20_001) == 22_001
+    assert compute_unit_limit(20_001, 1) == 33_001

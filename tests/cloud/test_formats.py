@@ -157,11 +157,14 @@ def test_one_recipient_more_than_the_most_breaks_a_limit() -> None:
 def test_a_lookup_table_is_used_only_where_legacy_is_too_small() -> None:
     assert format_for(TransactionFormat.V0, 12, 2) is TransactionFormat.LEGACY
     assert format_for(TransactionFormat.V0, 13, 2) is TransactionFormat.V0
+    assert format_for(TransactionFormat.V0, 12, 2, MAX_MEMO_BYTES) is TransactionFormat.V0
     assert format_for(TransactionFormat.V1, 1, 2) is TransactionFormat.V1
 
 
 def test_a_batch_that_no_transaction_can_carry_is_refused() -> None:
-    with pytest.raises(EmptyBatchError):
+    check_recipients(1, TransactionFormat.LEGACY, 2)
+    check_recipients(12, TransactionFormat.LEGACY, 2)
+    with pytest.raises(EmptyBatchError, match=r"^a batch without recipients can't be minted$"):
         check_recipients(0, TransactionFormat.LEGACY, 2)
     with pytest.raises(BatchTooLargeError) as caught:
         check_recipients(13, TransactionFormat.LEGACY, 2)

@@ -1,11 +1,22 @@
 """The arithmetic of credits and of sequence ranges, in every order of arrival."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridtokenx_cloud.ledger import Mark, Span, add_seq, covers, elapsed_ms, place
+from gridtokenx_cloud.ledger import (
+    Mark,
+    Placement,
+    Span,
+    add_seq,
+    covers,
+    elapsed_ms,
+    overlaps,
+    place,
+    window,
+)
 from gridtokenx_wire.receipt import Ranges
 
 steps = st.lists(st.integers(0, 5_000), min_size=1, max_size=12)
@@ -125,3 +136,65 @@ def test_ranges_hold_exactly_what_was_put_in_and_stay_apart(seqs: list[int]) -> 
     assert {seq for seq in range(42) if covers(ranges, seq)} == set(seqs)
     assert all(first <= last for first, last in ranges)
     assert all(left[1] + 1 < right[0] for left, right in pairwise(ranges))
+
+
+def span_of(first: Mark, newest: Mark) -> Span:
+    return Span(
+        first=first,
+        newest=newest,
+        baseline_wh=first.export_wh,
+        credited_through_wh=newest.export_wh,
+    )
+
+
+def test_a_reading_says_what_it_is_and_from_where_its_credit_counts() -> None:
+    low, high = mark(2, 100), mark(4, 300)
+    span = span_of(low, high)
+    after, before = mark(5, 350), mark(1, 40)
+
+    assert place(None, low, 1) == Placement(
+        status="accepted", credit_wh=0, span=span_of(low, low), since=None
+    )
+    assert place(span, after, 1) == Placement(
+        status="accepted", credit_wh=50, span=span_of(low, after), since=high
+    )
+    assert place(span, before, 1) == Placement(
+        status="late", credit_wh=60, span=span_of(before, high), since=low
+    )
+    for inside in (mark(3, 100), mark(3, 200), mark(3, 300)):
+        assert place(span, inside, 1) == Placement(
+            status="late", credit_wh=0, span=span, since=None
+        )
+
+
+def test_a_register_that_stood_still_is_accepted_at_either_end() -> None:
+    span = span_of(mark(2, 100), mark(4, 300))
+
+    ends = [place(span, mark(1, 100), 1), place(span, mark(5, 300), 1)]
+
+    assert [one.credit_wh if one else None for one in ends] == [0, 0]
+
+
+def test_no_time_at_all_passes_between_readings_of_one_instant() -> None:
+    one, other = mark(1, 0), replace(mark(2, 0), mono_ms=mark(1, 0).mono_ms)
+
+    assert elapsed_ms(one, other) == 0
+
+
+def test_two_epochs_may_touch_but_not_cover_the_same_time() -> None:
+    span = span_of(mark(1, 0, at_ms=100), mark(2, 9, at_ms=200))
+
+    assert window(span) == (100, 200)
+    assert window(span_of(mark(1, 0, at_ms=100), mark(2, 9, at_ms=50))) == (100, 100)
+    assert overlaps(span, mark(3, 9, at_ms=300), []) is False
+    assert overlaps(span, mark(3, 9, at_ms=300), [(120, 150)]) is True
+    assert overlaps(span, mark(3, 9, at_ms=300), [(300, 400)]) is False
+    assert overlaps(span, mark(3, 9, at_ms=301), [(300, 400)]) is True
+    assert overlaps(span, mark(3, 9, at_ms=150), [(0, 100)]) is False
+    assert overlaps(span, mark(3, 9, at_ms=99), [(0, 100)]) is True
+    assert overlaps(None, mark(1, 0, at_ms=50), [(0, 100)]) is True
+    assert overlaps(None, mark(1, 0, at_ms=100), [(0, 100)]) is False
+    assert overlaps(None, mark(1, 0, at_ms=0), [(0, 100)]) is False
+    assert overlaps(None, mark(1, 0, at_ms=7), [(7, 7)]) is True
+    assert overlaps(None, mark(1, 0, at_ms=7), [(8, 8)]) is False
+    assert overlaps(None, mark(1, 0, at_ms=50), [(90, 100), (0, 60)]) is True

@@ -65,7 +65,7 @@ def test_a_path_that_stops_short_leads_nowhere() -> None:
     leaves = [leaf_hash(bytes([number])) for number in range(5)]
 
     assert root_from_path(leaves[0], 0, 5, audit_path(leaves, 0)[:-1]) is None
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match="leaf 5 of 5"):
         audit_path(leaves, 5)
 
 

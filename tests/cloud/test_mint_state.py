@@ -162,3 +162,38 @@ def test_every_other_failure_has_its_way_out(error: ChainError, decision: object
 def test_an_error_says_where_it_happened() -> None:
     assert str(ChainError(3, 17)) == "instruction 3: 17"
     assert str(ChainError(None, "AccountNotFound")) == "transaction: AccountNotFound"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (17, "AccountFrozen: 17"),
+        (3, "RecipientRefused: 3"),
+        ("InvalidAccountData", "RecipientRefused: InvalidAccountData"),
+        (99, "RecipientFailed: 99"),
+    ],
+)
+def test_a_held_recipient_is_told_why(code: int | str, reason: str) -> None:
+    assert classify(ChainError(FIRST_MINT_INDEX + 1, code), 2) == HoldRecipient(1, reason)
+
+
+def test_what_stops_everything_says_so() -> None:
+    assert classify(ChainError(FIRST_MINT_INDEX, 4), 1) == StopAll(
+        "the key is not the mint's authority"
+    )
+
+
+def test_a_dispute_names_the_transaction_and_what_is_wrong_with_it() -> None:
+    other = MarkerOrigin("sig", 1, matches=False)
+    stranger = MarkerOrigin("sig", 1, matches=False, ours=False)
+
+    assert resolve(Sealed(), other, 0) == Dispute(
+        "transaction sig made this batch's marker and minted something else"
+    )
+    assert resolve(Sealed(), stranger, 30) == Dispute(
+        "transaction sig touched this batch's marker, and none that our authority signed is known"
+        " to have made it"
+    )
+    assert resolve(Sealed(), None, 30) == Dispute(
+        "the marker exists, the store knows no attempt, and the chain keeps no history"
+    )

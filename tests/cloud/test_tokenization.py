@@ -102,3 +102,29 @@ def test_a_credit_is_parked_after_its_last_retry() -> None:
 def test_an_owner_keeps_his_share_for_ever() -> None:
     assert owner_percentile("ann") == owner_percentile("ann")
     assert {owner_percentile(f"user-{number}") for number in range(2000)} == set(range(100))
+
+
+def test_a_rate_is_made_of_ratio_and_decimals() -> None:
+    made = conversion(Decimal("0.5"), 6)
+
+    assert (made.base_units_per_wh, made.decimals) == (500, 6)
+
+
+def test_the_largest_amount_the_store_keeps_is_still_one() -> None:
+    assert conversion(Decimal(1), 3).wh_to_base_units(STORE_MAX) == STORE_MAX
+
+
+def test_what_is_out_of_bounds_names_the_value() -> None:
+    with pytest.raises(ValidationError, match=r"^-1 Wh: a credit is never negative$"):
+        RATE.wh_to_base_units(-1)
+    with pytest.raises(ValidationError, match=r"^-1 base units: a credit is never negative$"):
+        RATE.base_units_to_wh(-1)
+    with pytest.raises(ValidationError, match=r"^9999999999999999999 Wh: .* exceed 9223"):
+        RATE.wh_to_base_units(10**19 - 1)
+    with pytest.raises(ValidationError, match=r"^0\.0001 kWh are no whole number of Wh"):
+        RATE.kwh_to_tokens(Decimal("0.0001"))
+
+
+def test_an_owner_s_percentile_is_the_documented_hash() -> None:
+    # SHA-256, the first 8 bytes as a big-endian number, modulo 100.
+    assert [owner_percentile(name) for name in ("ann", "ben", "carla")] == [70, 94, 83]
