@@ -20,7 +20,7 @@ demo-clean: ## forget the demo's chain, ledger and keys
 
 test: ## everything: fast, integration, end to end, kills, browser
 	@bash deploy/scripts/setup.sh test
-	pytest -m "" -n 2 --dist loadgroup
+	pytest -m "" -n 4 --dist loadgroup
 
 test-fast: setup ## the tests without services
 	pytest -q -n 2
