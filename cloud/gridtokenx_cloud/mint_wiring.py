@@ -30,6 +30,7 @@ from gridtokenx_cloud.adapters.store.mint_audit import SqliteAuditStore
 from gridtokenx_cloud.adapters.store.mint_upkeep import SqliteMintUpkeep
 from gridtokenx_cloud.audit import unknown_mints
 from gridtokenx_cloud.batching import Markers
+from gridtokenx_cloud.errors import ConfigError
 from gridtokenx_cloud.formats import TransactionFormat
 from gridtokenx_cloud.janitor import Janitor, JanitorRules
 from gridtokenx_cloud.mint_rules import MintRules
@@ -207,6 +208,14 @@ def _load_keys(settings: Settings) -> _Keys:
     keys = _Keys(load_keypair(authority), load_keypair(payer))
     if keys.authority == keys.payer:
         # Half the fees, but the key that may mint then also holds SOL and pays.
+        if settings.cloud.environment == "production":
+            raise ConfigError(
+                (
+                    "IncompatibleValues: BLOCKCHAIN_MINT_AUTHORITY_KEY and"
+                    " BLOCKCHAIN_FEE_PAYER_KEY are one key; production needs two, so that the"
+                    " key that may mint holds no SOL",
+                )
+            )
         _log.warning("one_key_for_both", extra={"address": str(keys.payer.pubkey())})
     return keys
 
