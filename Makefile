@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` runs the main job, `make test` proves it.
-.PHONY: help setup demo demo-clean test check fmt lint test-fast test-chaos bench bench-agent bench-ingest bench-mint mutate clean
+.PHONY: help setup demo demo-clean test check fmt lint test-fast test-chaos test-long bench bench-agent bench-ingest bench-mint mutate clean
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 
@@ -20,7 +20,10 @@ demo-clean: ## forget the demo's chain, ledger and keys
 
 test: ## everything: fast, integration, end to end, kills, browser
 	@bash deploy/scripts/setup.sh test
-	pytest -m "" -n 4 --dist loadgroup
+	pytest -m "not long" -n 4 --dist loadgroup
+
+test-long: setup ## what takes minutes by itself: a whole week of ten meters
+	pytest -m long
 
 test-fast: setup ## the tests without services
 	pytest -q -n 2

@@ -204,6 +204,7 @@ def row(kind: str, seq: int, wall_ms: int, meter: int) -> NewRow:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.long
 def test_a_week_without_a_broker_keeps_all_6720_slots_of_ten_meters(tmp_path: Path) -> None:
     path = tmp_path / "b.db"
     file = BufferFile(open_file(path, GATEWAY, 256, 0), 1_000)
