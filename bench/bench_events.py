@@ -17,7 +17,7 @@ from statistics import quantiles
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from gridtokenx_cloud.adapters.store.events import SqliteEventStore
+from gridtokenx_cloud.adapters.store.events import SqlEventStore
 from gridtokenx_cloud.adapters.websocket_api import EventServer, EventServerLimits
 from gridtokenx_cloud.broadcast import Broadcast, BroadcastLimits
 from gridtokenx_cloud.events import ADMIN_STREAM
@@ -84,7 +84,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         rows = StoreRows(Path(folder) / "cloud.db")
         limits = BroadcastLimits(per_user=CONNECTIONS)
-        hub = Broadcast(SqliteEventStore(rows.database), rows.clock, limits)
+        hub = Broadcast(SqlEventStore(rows.database), rows.clock, limits)
         tuned = EventServerLimits(tune_gc=True)
         server = EventServer("127.0.0.1", 0, hub, rows.access, (), tuned)
         server.start()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from bench.mint_rig import Rig, accounts_for, localnet_url, rig
 from gridtokenx_cloud.adapters.solana_rpc.upkeep import SolanaUpkeep
-from gridtokenx_cloud.adapters.store.mint_upkeep import SqliteMintUpkeep
+from gridtokenx_cloud.adapters.store.mint_upkeep import SqlMintUpkeep
 from gridtokenx_cloud.formats import TransactionFormat, max_recipients
 from gridtokenx_cloud.mint_state import ChainError, StatusFinal
 from gridtokenx_cloud.ports.mint import Attempt
@@ -130,7 +130,7 @@ async def costs(url: str, form: TransactionFormat, keys: int) -> dict[str, float
         full = 28 if form is V1 else 7
         while _fees(made)[1] < full:
             await service_loop(made, users)
-        markers = SqliteMintUpkeep(made.database).markers_to_reclaim(2**62, full)
+        markers = SqlMintUpkeep(made.database).markers_to_reclaim(2**62, full)
         payer = str(made.sender.token.payer)
         before = await _balance(made, payer)
         upkeep = SolanaUpkeep(made.sender, made.markers, form, made.tables)

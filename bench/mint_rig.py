@@ -30,8 +30,8 @@ from gridtokenx_cloud.adapters.solana_rpc.tables import LookupTables
 from gridtokenx_cloud.adapters.solana_rpc.transactions import TOKEN, SolanaWallets, Token
 from gridtokenx_cloud.adapters.store.database import Database
 from gridtokenx_cloud.adapters.store.migrate import migrate
-from gridtokenx_cloud.adapters.store.mint import SqliteMintStore
-from gridtokenx_cloud.adapters.store.mint_upkeep import SqliteMintUpkeep
+from gridtokenx_cloud.adapters.store.mint import SqlMintStore
+from gridtokenx_cloud.adapters.store.mint_upkeep import SqlMintUpkeep
 from gridtokenx_cloud.adapters.store.sqlite import SqliteDatabase
 from gridtokenx_cloud.adapters.system import SystemClock
 from gridtokenx_cloud.batching import Markers
@@ -89,7 +89,7 @@ class Rig:
     database: Database
     rpc: FailoverRpc
     sender: Sender
-    store: SqliteMintStore
+    store: SqlMintStore
     service: MeterPollingService
     chain: SolanaMintChain
     tables: LookupTables
@@ -135,9 +135,9 @@ async def rig(
     with tempfile.TemporaryDirectory() as folder:
         database = SqliteDatabase(Path(folder) / "cloud.db")
         migrate(database)
-        tables = LookupTables(sender, SqliteMintUpkeep(database), clock)
+        tables = LookupTables(sender, SqlMintUpkeep(database), clock)
         chain = SolanaMintChain(rpc, sender, markers, form, tables, clock, StatusPoll(rpc))
-        store = SqliteMintStore(database, CONVERSION, RetryPolicy)
+        store = SqlMintStore(database, CONVERSION, RetryPolicy)
         service = MeterPollingService(
             store,
             chain,

@@ -106,7 +106,8 @@ class Demo:
             self.clock.reserve()
             self._write_pids()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.stop.wait(), 0.5)
+                async with asyncio.timeout(0.5):
+                    await self.stop.wait()
 
     async def _tick(self, phase: str) -> Books:
         books = read_books(self.place.path("cloud.db"))

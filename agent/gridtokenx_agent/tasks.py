@@ -65,6 +65,8 @@ class Supervisor:
             began_s = asyncio.get_running_loop().time()
             try:
                 await job()
+                if _is_cancelled():
+                    return
                 _log.error("task ended", extra={"task": name})
             except StoreError as exc:
                 if not self._fatal.done():
@@ -90,3 +92,9 @@ class Supervisor:
                 raise end
             if isinstance(end, Exception):
                 _log.error("task did not end cleanly", extra={"reason": repr(end)})
+
+
+def _is_cancelled() -> bool:
+    """Whether this task was told to end, though a library on the way swallowed that."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

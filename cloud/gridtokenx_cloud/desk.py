@@ -3,14 +3,14 @@
 from collections.abc import Callable
 
 from gridtokenx_cloud.adapters.mosquitto import new_password, password_line
-from gridtokenx_cloud.adapters.store.access import SqliteAccess
+from gridtokenx_cloud.adapters.store.access import SqlAccess
 from gridtokenx_cloud.adapters.store.database import Database
-from gridtokenx_cloud.adapters.store.enrolment import SqliteEnrolment
-from gridtokenx_cloud.adapters.store.held import SqliteHeldReadings
-from gridtokenx_cloud.adapters.store.mint_retry import SqliteRetryQueue
-from gridtokenx_cloud.adapters.store.overrides import SqliteOverrides
-from gridtokenx_cloud.adapters.store.records import SqliteApiTokens, SqliteRecords
-from gridtokenx_cloud.adapters.store.registry import SqliteRegistry
+from gridtokenx_cloud.adapters.store.enrolment import SqlEnrolment
+from gridtokenx_cloud.adapters.store.held import SqlHeldReadings
+from gridtokenx_cloud.adapters.store.mint_retry import SqlRetryQueue
+from gridtokenx_cloud.adapters.store.overrides import SqlOverrides
+from gridtokenx_cloud.adapters.store.records import SqlApiTokens, SqlRecords
+from gridtokenx_cloud.adapters.store.registry import SqlRegistry
 from gridtokenx_cloud.adapters.verifier import verify
 from gridtokenx_cloud.ports.admin import Administration, Desk
 from gridtokenx_cloud.ports.common import Clock
@@ -31,13 +31,13 @@ def administration(
 
     def desk_of(actor: str) -> Desk:
         return Desk(
-            registry=SqliteRegistry(database, clock, actor=actor),
-            moves=SqliteEnrolment(database, clock, actor=actor),
-            held=SqliteHeldReadings(database, clock, actor=actor),
-            retries=SqliteRetryQueue(database, clock, actor=actor),
-            overrides=SqliteOverrides(database, clock, actor=actor),
-            tokens=SqliteApiTokens(SqliteAccess(database, clock), actor=actor),
-            records=SqliteRecords(database, clock),
+            registry=SqlRegistry(database, clock, actor=actor),
+            moves=SqlEnrolment(database, clock, actor=actor),
+            held=SqlHeldReadings(database, clock, actor=actor),
+            retries=SqlRetryQueue(database, clock, actor=actor),
+            overrides=SqlOverrides(database, clock, actor=actor),
+            tokens=SqlApiTokens(SqlAccess(database, clock), actor=actor),
+            records=SqlRecords(database, clock),
         )
 
     return Administration(

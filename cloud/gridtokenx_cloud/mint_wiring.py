@@ -25,9 +25,9 @@ from gridtokenx_cloud.adapters.solana_rpc.transactions import (
 )
 from gridtokenx_cloud.adapters.solana_rpc.upkeep import SolanaUpkeep
 from gridtokenx_cloud.adapters.store.database import Database
-from gridtokenx_cloud.adapters.store.mint import SqliteMintStore
-from gridtokenx_cloud.adapters.store.mint_audit import SqliteAuditStore
-from gridtokenx_cloud.adapters.store.mint_upkeep import SqliteMintUpkeep
+from gridtokenx_cloud.adapters.store.mint import SqlMintStore
+from gridtokenx_cloud.adapters.store.mint_audit import SqlAuditStore
+from gridtokenx_cloud.adapters.store.mint_upkeep import SqlMintUpkeep
 from gridtokenx_cloud.audit import unknown_mints
 from gridtokenx_cloud.batching import Markers
 from gridtokenx_cloud.errors import ConfigError
@@ -51,7 +51,7 @@ class ConnectedMinter:
     """The service and what an audit beside it needs."""
 
     service: MeterPollingService
-    store: SqliteAuditStore
+    store: SqlAuditStore
     history: SolanaHistory
     conversion: Conversion
     janitor: Janitor
@@ -137,8 +137,8 @@ async def connected_minter(
     secret = require(settings.blockchain.marker_secret, "BLOCKCHAIN_MARKER_SECRET")
     markers = Markers(secret.get_secret_value().encode(), str(token.authority), str(token.mint))
     group = tokenization or (lambda: settings.tokenization)
-    store = SqliteMintStore(database, fixed.conversion, lambda: _retry_policy(group()))
-    audit_store = SqliteAuditStore(database)
+    store = SqlMintStore(database, fixed.conversion, lambda: _retry_policy(group()))
+    audit_store = SqlAuditStore(database)
     async with connected(settings) as rpc:
         with database.only_minter():
             genesis = await check_chain(rpc, token, settings.blockchain.genesis_hash)
@@ -148,7 +148,7 @@ async def connected_minter(
             spent = store.signed_since(clock.now_ms() // _DAY_MS * _DAY_MS)
             sender = _sender(settings, rpc, token, _signers(settings, keys, clock, spent), clock)
             _log.info("format_chosen", extra={"format": form.value})
-            upkeep = SqliteMintUpkeep(database)
+            upkeep = SqlMintUpkeep(database)
             tables = LookupTables(sender, upkeep, clock)
             poll = StatusPoll(rpc, _POLL_WINDOW_S)
             service = MeterPollingService(
@@ -257,7 +257,7 @@ def _sender(
 
 
 async def _halt_on_unknown_mints(
-    service: MeterPollingService, store: SqliteAuditStore, history: SolanaHistory
+    service: MeterPollingService, store: SqlAuditStore, history: SolanaHistory
 ) -> None:
     """Seal nothing on a store that is older than the chain: it would mint credits again."""
     for mint in await unknown_mints(store, history):

@@ -9,17 +9,17 @@ from urllib.parse import urlsplit
 from gridtokenx_cloud.adapters.http_api import ReadyCheck, build_api
 from gridtokenx_cloud.adapters.keystore import load_keypair
 from gridtokenx_cloud.adapters.mqtt import MqttIngest
-from gridtokenx_cloud.adapters.store.access import SqliteAccess
+from gridtokenx_cloud.adapters.store.access import SqlAccess
 from gridtokenx_cloud.adapters.store.database import Database, open_database
-from gridtokenx_cloud.adapters.store.events import SqliteEventStore
+from gridtokenx_cloud.adapters.store.events import SqlEventStore
 from gridtokenx_cloud.adapters.store.figures import store_figures
-from gridtokenx_cloud.adapters.store.ingest import SqliteIngestStore
+from gridtokenx_cloud.adapters.store.ingest import SqlIngestStore
 from gridtokenx_cloud.adapters.store.migrate import check_schema
-from gridtokenx_cloud.adapters.store.mint import SqliteMintStore
-from gridtokenx_cloud.adapters.store.mint_audit import SqliteAuditStore
-from gridtokenx_cloud.adapters.store.overrides import SqliteOverrides
+from gridtokenx_cloud.adapters.store.mint import SqlMintStore
+from gridtokenx_cloud.adapters.store.mint_audit import SqlAuditStore
+from gridtokenx_cloud.adapters.store.overrides import SqlOverrides
 from gridtokenx_cloud.adapters.store.registry_rows import former_keys
-from gridtokenx_cloud.adapters.store.views import SqliteViews
+from gridtokenx_cloud.adapters.store.views import SqlViews
 from gridtokenx_cloud.adapters.verifier import verify
 from gridtokenx_cloud.adapters.websocket_api import EventServer, EventServerLimits
 from gridtokenx_cloud.broadcast import Broadcast, BroadcastLimits
@@ -63,7 +63,7 @@ def make_parts(settings: Settings, clock: Clock, database: Database) -> Parts:
     Raises:
         ConfigError: A stored override does not fit what was set since.
     """
-    overrides = SqliteOverrides(database, clock, actor="cloud")
+    overrides = SqlOverrides(database, clock, actor="cloud")
     live = LiveTokenization(settings, overrides.values, clock.now_ms)
     return Parts(settings, clock, database, Relay(), live)
 
@@ -91,7 +91,7 @@ def bind_facts(parts: Parts) -> None:
     if (mint := parts.settings.blockchain.mint_address) is not None:
         facts["mint_address"] = mint
     # The minting service adds the chain's own facts once it has seen the chain.
-    SqliteMintStore(parts.database, rate, RetryPolicy).bind(facts, parts.clock.now_ms())
+    SqlMintStore(parts.database, rate, RetryPolicy).bind(facts, parts.clock.now_ms())
 
 
 def ingest_service(parts: Parts) -> IngestService:
@@ -103,7 +103,7 @@ def ingest_service(parts: Parts) -> IngestService:
     settings = parts.settings
     key = load_keypair(require(settings.cloud.cloud_key, "GTX_CLOUD_CLOUD_KEY"))
     return IngestService(
-        SqliteIngestStore(parts.database),
+        SqlIngestStore(parts.database),
         verify,
         lambda message: bytes(key.sign_message(message)),
         lambda: reading_rules(parts.live.current()),
@@ -159,7 +159,7 @@ def events_role(parts: Parts) -> EventsRole:
     )
 
     def make_server() -> EventServer:
-        hub = Broadcast(SqliteEventStore(parts.database), parts.clock, fan_out)
+        hub = Broadcast(SqlEventStore(parts.database), parts.clock, fan_out)
         return EventServer(host, port, hub, _access(parts), own_origins(parts.settings), limits)
 
     return EventsRole(make_server, parts.relay)
@@ -172,10 +172,10 @@ def api_role(
     settings = parts.settings
     app = build_api(
         sessions=_access(parts),
-        views=SqliteViews(parts.database, parts.clock),
+        views=SqlViews(parts.database, parts.clock),
         clock=parts.clock,
         submit=partial(submit, service),
-        proofs=SqliteAuditStore(parts.database).proof_source,
+        proofs=SqlAuditStore(parts.database).proof_source,
         ready_checks=ready_checks,
         ws_url=settings.websocket.url,
         allowed_origins=own_origins(settings),
@@ -272,5 +272,5 @@ def submit(service: IngestService, gateway_id: str, payload: bytes) -> bytes:
     )
 
 
-def _access(parts: Parts) -> SqliteAccess:
-    return SqliteAccess(parts.database, parts.clock, parts.settings.cloud.session_ttl_secs)
+def _access(parts: Parts) -> SqlAccess:
+    return SqlAccess(parts.database, parts.clock, parts.settings.cloud.session_ttl_secs)

@@ -1,6 +1,7 @@
 """The supervisor: a task that ends is started again; a broken buffer ends the agent."""
 
 import asyncio
+import contextlib
 import logging
 
 import pytest
@@ -119,3 +120,21 @@ async def test_nothing_begins_any_more_once_everything_ends() -> None:
     await asyncio.sleep(0)
 
     assert runs == []
+
+
+async def test_a_job_that_swallows_its_end_is_not_started_again() -> None:
+    supervisor = Supervisor(first_pause_s=0)
+    began = 0
+
+    async def deaf() -> None:
+        nonlocal began
+        began += 1
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+
+    supervisor.start("bus", deaf)
+    await until(lambda: began == 1)
+    async with asyncio.timeout(5):
+        await supervisor.stop_all()
+
+    assert began == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gridtokenx_cloud.adapters.store.mint_audit import SqliteAuditStore
+from gridtokenx_cloud.adapters.store.mint_audit import SqlAuditStore
 from gridtokenx_cloud.audit import unknown_mints
 from gridtokenx_cloud.errors import RpcUnavailableError
 from gridtokenx_cloud.settle import MintingHaltedError
@@ -64,7 +64,7 @@ async def test_a_store_restored_from_before_the_sealing_is_recognised_at_the_sta
         await m.service.drain()
 
     with minter(world, backup, RULES) as restored:
-        strangers = await unknown_mints(SqliteAuditStore(restored.database), world.history())
+        strangers = await unknown_mints(SqlAuditStore(restored.database), world.history())
         restored.service.halt(0, f"the store does not know {strangers[0].signature}")
         with pytest.raises(MintingHaltedError):
             await restored.service.drain()

@@ -10,10 +10,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gridtokenx_cloud.adapters.http_api import build_api
-from gridtokenx_cloud.adapters.store.access import SqliteAccess
-from gridtokenx_cloud.adapters.store.mint_audit import SqliteAuditStore
-from gridtokenx_cloud.adapters.store.overrides import SqliteOverrides
-from gridtokenx_cloud.adapters.store.views import SqliteViews
+from gridtokenx_cloud.adapters.store.access import SqlAccess
+from gridtokenx_cloud.adapters.store.mint_audit import SqlAuditStore
+from gridtokenx_cloud.adapters.store.overrides import SqlOverrides
+from gridtokenx_cloud.adapters.store.views import SqlViews
 from gridtokenx_cloud.desk import administration
 from gridtokenx_cloud.settings import load_settings
 from gridtokenx_cloud.settings.live import LiveTokenization
@@ -59,15 +59,15 @@ class Office:
 async def office(tmp_path: Path) -> AsyncIterator[Office]:
     with build.cloud(tmp_path) as cloud:
         settings = load_settings(environ={}, complete=False)
-        overrides = SqliteOverrides(cloud.database, cloud.clock, actor="test")
+        overrides = SqlOverrides(cloud.database, cloud.clock, actor="test")
         live = LiveTokenization(settings, overrides.values, cloud.clock.now_ms)
-        access = SqliteAccess(cloud.database, cloud.clock)
+        access = SqlAccess(cloud.database, cloud.clock)
         app = build_api(
             sessions=access,
-            views=SqliteViews(cloud.database, cloud.clock),
+            views=SqlViews(cloud.database, cloud.clock),
             clock=cloud.clock,
             submit=lambda gateway_id, payload: b"",
-            proofs=SqliteAuditStore(cloud.database).proof_source,
+            proofs=SqlAuditStore(cloud.database).proof_source,
             ready_checks={},
             ws_url="wss://grid.example/ws",
             allowed_origins=(ORIGIN,),
@@ -218,7 +218,7 @@ async def test_a_changed_setting_is_in_force_at_once_audited_and_survives_a_rest
 
     assert answer.json()["values"]["max_reading_kwh"] == "1.5"
     assert reading_rules(office.live.current()).max_reading_wh == 1_500
-    overrides = SqliteOverrides(office.cloud.database, office.cloud.clock, actor="test")
+    overrides = SqlOverrides(office.cloud.database, office.cloud.clock, actor="test")
     started_again = LiveTokenization(
         load_settings(environ={}, complete=False), overrides.values, office.cloud.clock.now_ms
     )

@@ -8,8 +8,8 @@ import pytest
 
 from gridtokenx_cloud.adapters.http_api import build_api
 from gridtokenx_cloud.adapters.store.database import Database
-from gridtokenx_cloud.adapters.store.mint_audit import SqliteAuditStore
-from gridtokenx_cloud.adapters.store.views import SqliteViews
+from gridtokenx_cloud.adapters.store.mint_audit import SqlAuditStore
+from gridtokenx_cloud.adapters.store.views import SqlViews
 from gridtokenx_cloud.errors import StoreBusyError, ValidationError
 from tests.support.store_rows import GATEWAY, StoreRows, signature_of, wallet_of
 
@@ -47,10 +47,10 @@ async def api(new_store: Callable[[], Database]) -> AsyncIterator[Api]:
     parts: list[Api] = []
     app = build_api(
         sessions=rows.access,
-        views=SqliteViews(rows.database, rows.clock),
+        views=SqlViews(rows.database, rows.clock),
         clock=rows.clock,
         submit=lambda gateway_id, payload: parts[0].submit(gateway_id, payload),
-        proofs=SqliteAuditStore(rows.database).proof_source,
+        proofs=SqlAuditStore(rows.database).proof_source,
         ready_checks={"store": lambda: parts[0].not_ready},
         ws_url="wss://grid.example/ws",
         allowed_origins=(ORIGIN,),

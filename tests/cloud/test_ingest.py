@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from gridtokenx_cloud.adapters.store.database import Database
-from gridtokenx_cloud.adapters.store.ingest import SqliteIngestStore
+from gridtokenx_cloud.adapters.store.ingest import SqlIngestStore
 from gridtokenx_cloud.adapters.verifier import verify
 from gridtokenx_cloud.errors import StoreRefusedError
 from gridtokenx_cloud.ingest import IngestService, Message
@@ -257,7 +257,7 @@ class PickyUnit:
 
 def test_a_line_the_store_never_takes_is_set_aside_and_its_neighbours_stored(cloud: Cloud) -> None:
     service = IngestService(
-        PickyStore(SqliteIngestStore(cloud.database), 97),
+        PickyStore(SqlIngestStore(cloud.database), 97),
         verify,
         signer(build.CLOUD_KEY),
         ReadingRules,

@@ -9,7 +9,7 @@ from solders.pubkey import Pubkey
 from gridtokenx_cloud.adapters.solana_rpc.tables import LookupTables
 from gridtokenx_cloud.adapters.solana_rpc.upkeep import SolanaUpkeep
 from gridtokenx_cloud.adapters.store.database import Database
-from gridtokenx_cloud.adapters.store.mint_upkeep import SqliteMintUpkeep
+from gridtokenx_cloud.adapters.store.mint_upkeep import SqlMintUpkeep
 from gridtokenx_cloud.formats import TransactionFormat
 from gridtokenx_cloud.janitor import Janitor, JanitorRules
 from tests.support.crash import RULES, CrashError, Fuse, fused_commits
@@ -25,7 +25,7 @@ def janitor(
     form: TransactionFormat = TransactionFormat.LEGACY,
     low_transactions: int = 1,
 ) -> Janitor:
-    store, sender = SqliteMintUpkeep(database), world.sender()
+    store, sender = SqlMintUpkeep(database), world.sender()
     tables = LookupTables(sender, store, world.clock)
     chain = SolanaUpkeep(sender, world.marks, form, tables)
     return Janitor(store, chain, world.clock, JanitorRules(RETENTION_DAYS, low_transactions))

@@ -14,7 +14,7 @@ from solders.transaction import VersionedTransaction
 from gridtokenx_cloud.adapters.localnet.packet import decode_transaction
 from gridtokenx_cloud.adapters.solana_rpc.preflight import Wanted, preflight
 from gridtokenx_cloud.adapters.solana_rpc.transactions import SolanaWallets, decode_base58
-from gridtokenx_cloud.adapters.store.mint_rebuild import SqliteBatchDesk
+from gridtokenx_cloud.adapters.store.mint_rebuild import SqlBatchDesk
 from gridtokenx_cloud.audit import ChainMint
 from gridtokenx_cloud.errors import DisputedBatchError, NotFoundError
 from gridtokenx_cloud.rebuild import RebuildPlan, plan
@@ -61,14 +61,14 @@ def test_base58_of_any_length_is_read(text: str, data: bytes) -> None:
     assert decode_base58(text) == data
 
 
-async def planned(world: World, desk: SqliteBatchDesk, known: set[str]) -> RebuildPlan:
+async def planned(world: World, desk: SqlBatchDesk, known: set[str]) -> RebuildPlan:
     mints = [one async for one in world.history().mints() if one.signature not in known]
     lines = desk.lines(SolanaWallets(world.token))
     return plan(mints[::-1], lines, desk.states(), CONVERSION.base_units_per_wh)
 
 
-def desk_of(m: Minter) -> SqliteBatchDesk:
-    return SqliteBatchDesk(m.database, m.world.clock, actor="cli:test")
+def desk_of(m: Minter) -> SqlBatchDesk:
+    return SqlBatchDesk(m.database, m.world.clock, actor="cli:test")
 
 
 async def minted_after_backup(world: World, folder: Path, batches: int = 3) -> Path:

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gridtokenx_cloud.adapters.store.database import Database
-from gridtokenx_cloud.adapters.store.held import SqliteHeldReadings
-from gridtokenx_cloud.adapters.store.ingest import SqliteIngestStore
+from gridtokenx_cloud.adapters.store.held import SqlHeldReadings
+from gridtokenx_cloud.adapters.store.ingest import SqlIngestStore
 from gridtokenx_cloud.adapters.verifier import verify
 from gridtokenx_cloud.errors import ValidationError
 from gridtokenx_cloud.ingest import IngestService
@@ -75,7 +75,7 @@ def cloud(new_store: Callable[[], Database]) -> Iterator[Cloud]:
 
 def worker(cloud: Cloud) -> IngestService:
     return IngestService(
-        SqliteIngestStore(cloud.database),
+        SqlIngestStore(cloud.database),
         verify,
         signer(build.CLOUD_KEY),
         ReadingRules,
@@ -114,8 +114,8 @@ class World:
     workers: tuple[IngestService, IngestService]
 
     @property
-    def desk(self) -> SqliteHeldReadings:
-        return SqliteHeldReadings(self.cloud.database, self.cloud.clock, actor="test")
+    def desk(self) -> SqlHeldReadings:
+        return SqlHeldReadings(self.cloud.database, self.cloud.clock, actor="test")
 
     def do(self, deed: Deed) -> None:
         if deed.kind == "arrive":

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from gridtokenx_cloud.adapters.store.events import SqliteEventStore
+from gridtokenx_cloud.adapters.store.events import SqlEventStore
 from gridtokenx_cloud.events import from_json
 from gridtokenx_cloud.ports.events import EventStore, StreamHead
 from tests.support import build_events as build
@@ -32,9 +32,7 @@ def outbox(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Outbox]:
     if request.param == "postgresql":
         url = request.getfixturevalue("postgres").new_database()
     rows = StoreRows(migrated(url))
-    yield Outbox(
-        SqliteEventStore(rows.database), lambda stream: rows.event((stream,), build.slot())
-    )
+    yield Outbox(SqlEventStore(rows.database), lambda stream: rows.event((stream,), build.slot()))
     rows.database.close()
 
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gridtokenx_cloud.adapters.store.database import Database
-from gridtokenx_cloud.adapters.store.ingest import SqliteIngestStore
+from gridtokenx_cloud.adapters.store.ingest import SqlIngestStore
 from gridtokenx_cloud.adapters.store.ingest_load import load_ranges
 from gridtokenx_cloud.errors import StoreBusyError, StoreRefusedError
 from gridtokenx_cloud.intake import Intake
@@ -86,7 +86,7 @@ def save(store: IngestStore, changes: Changes) -> None:
 
 
 def test_what_one_unit_saves_the_next_one_loads(own: Cloud) -> None:
-    store = SqliteIngestStore(own.database)
+    store = SqlIngestStore(own.database)
     slots = [build.slot(96, 1_000), build.slot(97, 1_400)]
     save(store, changes_of(store, *slots))
 
@@ -108,7 +108,7 @@ def test_what_one_unit_saves_the_next_one_loads(own: Cloud) -> None:
 
 
 def test_a_row_the_store_never_takes_leaves_nothing_of_its_batch(own: Cloud) -> None:
-    store = SqliteIngestStore(own.database)
+    store = SqlIngestStore(own.database)
     changes = changes_of(store, build.slot(96, 1_000), build.slot(97, 1_400))
     changes.readings[1] = replace(changes.readings[1], credit_wh=-1)
 

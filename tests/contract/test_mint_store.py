@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from gridtokenx_cloud.adapters.store.database import Database
-from gridtokenx_cloud.adapters.store.mint import SqliteMintStore
-from gridtokenx_cloud.adapters.store.mint_retry import SqliteRetryQueue
+from gridtokenx_cloud.adapters.store.mint import SqlMintStore
+from gridtokenx_cloud.adapters.store.mint_retry import SqlRetryQueue
 from gridtokenx_cloud.batching import BatchLimits, Markers, MintBatchData, optimize_batch
 from gridtokenx_cloud.errors import ConfigError, DisputedBatchError, NotFoundError
 from gridtokenx_cloud.mint_rules import composer
@@ -35,15 +35,15 @@ def database(new_store: Callable[[], Database]) -> Iterator[Database]:
 
 
 @pytest.fixture
-def store(database: Database) -> SqliteMintStore:
-    return SqliteMintStore(database, CONVERSION, RetryPolicy)
+def store(database: Database) -> SqlMintStore:
+    return SqlMintStore(database, CONVERSION, RetryPolicy)
 
 
-def due(store: SqliteMintStore, now_ms: int = NOON_MS, limit: int = 50) -> list[int]:
+def due(store: SqlMintStore, now_ms: int = NOON_MS, limit: int = 50) -> list[int]:
     return [reading.reading_id for reading in store.fetch_unminted(Selection(limit, now_ms))]
 
 
-def credits_due(store: SqliteMintStore) -> list[MintBatchData]:
+def credits_due(store: SqlMintStore) -> list[MintBatchData]:
     return [
         MintBatchData(
             reading.reading_id,
@@ -57,13 +57,13 @@ def credits_due(store: SqliteMintStore) -> list[MintBatchData]:
     ]
 
 
-def seal(store: SqliteMintStore, items: list[MintBatchData]) -> int | None:
+def seal(store: SqlMintStore, items: list[MintBatchData]) -> int | None:
     [group] = optimize_batch(items, BatchLimits(12, 10**13))
     accounts = {address: f"account of {address}" for address in group.wallets}
     return store.seal(group, accounts, COMPOSE, NOON_MS)
 
 
-def sealed(store: SqliteMintStore) -> MintBatch:
+def sealed(store: SqlMintStore) -> MintBatch:
     batch_id = seal(store, credits_due(store))
     assert batch_id is not None
     batch = store.load(batch_id)
@@ -76,7 +76,7 @@ def attempt(n: int) -> Attempt:
 
 
 def test_credits_come_oldest_first_and_a_batch_takes_them_once(
-    database: Database, store: SqliteMintStore
+    database: Database, store: SqlMintStore
 ) -> None:
     later = add_credits(database, 1, (5,), NOON_MS + 5)
     earlier = add_credits(database, 2, (7, 8), NOON_MS)
@@ -90,7 +90,7 @@ def test_credits_come_oldest_first_and_a_batch_takes_them_once(
     assert store.live_batches() == [1]
 
 
-def test_a_batch_holds_what_each_owner_is_owed(database: Database, store: SqliteMintStore) -> None:
+def test_a_batch_holds_what_each_owner_is_owed(database: Database, store: SqlMintStore) -> None:
     add_credits(database, 1, (5, 6), NOON_MS)
     add_credits(database, 2, (7,), NOON_MS)
 
@@ -106,7 +106,7 @@ def test_a_batch_holds_what_each_owner_is_owed(database: Database, store: Sqlite
 
 
 def test_a_credit_whose_owner_changed_his_wallet_is_not_sealed_for_the_old_one(
-    database: Database, store: SqliteMintStore
+    database: Database, store: SqlMintStore
 ) -> None:
     add_credits(database, 1, (5,), NOON_MS)
     items = credits_due(store)
@@ -118,7 +118,7 @@ def test_a_credit_whose_owner_changed_his_wallet_is_not_sealed_for_the_old_one(
 
 
 def test_an_attempt_is_on_record_before_and_after_it_leaves(
-    database: Database, store: SqliteMintStore
+    database: Database, store: SqlMintStore
 ) -> None:
     add_credits(database, 1, (5,), NOON_MS)
     sealed(store)
@@ -138,7 +138,7 @@ def test_an_attempt_is_on_record_before_and_after_it_leaves(
 
 
 def test_a_second_attempt_waits_for_the_end_of_the_first(
-    database: Database, store: SqliteMintStore
+    database: Database, store: SqlMintStore
 ) -> None:
     add_credits(database, 1, (5,), NOON_MS)
     sealed(store)
@@ -154,9 +154,7 @@ def test_a_second_attempt_waits_for_the_end_of_the_first(
     assert (batch.attempts, batch.state) == (2, InFlight(2, "signature 2", 500))
 
 
-def test_a_recipient_in_flight_stays_in_its_batch(
-    database: Database, store: SqliteMintStore
-) -> None:
+def test_a_recipient_in_flight_stays_in_its_batch(database: Database, store: SqlMintStore) -> None:
     add_credits(database, 1, (5,), NOON_MS)
     batch = sealed(store)
     store.record_attempt(1, attempt(1), NOON_MS)
@@ -166,7 +164,7 @@ def test_a_recipient_in_flight_stays_in_its_batch(
 
 
 def test_a_held_recipients_credit_goes_back_and_the_rest_keeps_its_marker(
-    database: Database, store: SqliteMintStore
+    database: Database, store: SqlMintStore
 ) -> None:
     [frozen] = add_credits(database, 1, (5,), NOON_MS)
     add_credits(database, 2, (7,), NOON_MS)
@@ -184,7 +182,7 @@ def test_a_held_recipients_credit_goes_back_and_the_rest_keeps_its_marker(
 
 
 def test_a_failed_attempt_for_lack_of_compute_is_counted(
-    database: Database, store: SqliteMintStore
+    database: Database, store: SqlMintStore
 ) -> None:
     add_credits(database, 1, (5,), NOON_MS)
     sealed(store)
@@ -198,7 +196,7 @@ def test_a_failed_attempt_for_lack_of_compute_is_counted(
 
 
 def test_a_final_batch_marks_all_its_readings_in_one_commit(
-    database: Database, store: SqliteMintStore
+    database: Database, store: SqlMintStore
 ) -> None:
     ids = add_credits(database, 1, (5, 6), NOON_MS)
     sealed(store)
@@ -216,7 +214,7 @@ def test_a_final_batch_marks_all_its_readings_in_one_commit(
 
 
 def test_a_final_batch_with_other_readings_than_sealed_changes_nothing(
-    database: Database, store: SqliteMintStore
+    database: Database, store: SqlMintStore
 ) -> None:
     ids = add_credits(database, 1, (5, 6), NOON_MS)
     sealed(store)
@@ -231,11 +229,11 @@ def test_a_final_batch_with_other_readings_than_sealed_changes_nothing(
 
 
 def test_a_credit_refused_too_often_waits_for_an_operator(
-    database: Database, store: SqliteMintStore
+    database: Database, store: SqlMintStore
 ) -> None:
     [reading] = add_credits(database, 1, (5,), NOON_MS)
     clock = WorldClock()
-    queue = SqliteRetryQueue(database, clock, actor="cli:test")
+    queue = SqlRetryQueue(database, clock, actor="cli:test")
     for _ in range(4):
         store.refuse([reading], FROZEN, clock.now_ms())
         clock.at_ms += 3_600_000
@@ -252,26 +250,26 @@ def test_a_credit_refused_too_often_waits_for_an_operator(
     assert due(store, clock.now_ms() + 10**9) == []
 
 
-def test_a_second_refusal_replaces_the_first(database: Database, store: SqliteMintStore) -> None:
+def test_a_second_refusal_replaces_the_first(database: Database, store: SqlMintStore) -> None:
     [reading] = add_credits(database, 1, (5,), NOON_MS)
     store.refuse([reading], FROZEN, NOON_MS)
 
     store.refuse([reading], Refusal("AmountExceedsMaximum", "too much"), NOON_MS)
 
-    [row] = SqliteRetryQueue(database, WorldClock(), actor="test").rows()
+    [row] = SqlRetryQueue(database, WorldClock(), actor="test").rows()
     assert (row["error_code"], row["error_message"]) == ("AmountExceedsMaximum", "too much")
 
 
 def test_an_unknown_reading_can_be_neither_requeued_nor_reported(
-    database: Database, store: SqliteMintStore
+    database: Database, store: SqlMintStore
 ) -> None:
     with pytest.raises(NotFoundError, match="retry list"):
-        SqliteRetryQueue(database, WorldClock(), actor="test").requeue(99)
+        SqlRetryQueue(database, WorldClock(), actor="test").requeue(99)
     with pytest.raises(NotFoundError, match="99"):
         store.results_of([99])
 
 
-def test_a_store_is_tied_to_its_token_and_rate(store: SqliteMintStore) -> None:
+def test_a_store_is_tied_to_its_token_and_rate(store: SqlMintStore) -> None:
     store.bind({"mint_address": "A", "base_units_per_wh": "1000000"}, NOON_MS)
     store.bind({"mint_address": "A"}, NOON_MS)
 

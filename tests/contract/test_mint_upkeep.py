@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from gridtokenx_cloud.adapters.store.database import Database
-from gridtokenx_cloud.adapters.store.mint_audit import SqliteAuditStore
-from gridtokenx_cloud.adapters.store.mint_rebuild import SqliteBatchDesk
-from gridtokenx_cloud.adapters.store.mint_upkeep import SqliteMintUpkeep
+from gridtokenx_cloud.adapters.store.mint_audit import SqlAuditStore
+from gridtokenx_cloud.adapters.store.mint_rebuild import SqlBatchDesk
+from gridtokenx_cloud.adapters.store.mint_upkeep import SqlMintUpkeep
 from gridtokenx_cloud.audit import ChainMint
 from gridtokenx_cloud.batching import BatchMemo
 from gridtokenx_cloud.errors import StoreRefusedError
@@ -29,7 +29,7 @@ class OwnWallets:
         return f"account of {wallet}"
 
 
-def planned(desk: SqliteBatchDesk, batch_id: int = 7) -> RebuildPlan:
+def planned(desk: SqlBatchDesk, batch_id: int = 7) -> RebuildPlan:
     """Plan the restoration of a batch that holds every credited line."""
     lines = desk.lines(OwnWallets())
     ordered = sorted(lines, key=lambda line: line.order)
@@ -42,7 +42,7 @@ def planned(desk: SqliteBatchDesk, batch_id: int = 7) -> RebuildPlan:
 
 
 def test_only_one_table_can_be_on_its_way(database: Database) -> None:
-    store = SqliteMintUpkeep(database)
+    store = SqlMintUpkeep(database)
     store.open_table("first", 5, 100)
 
     with pytest.raises(StoreRefusedError):
@@ -60,7 +60,7 @@ def test_only_one_table_can_be_on_its_way(database: Database) -> None:
 def test_a_batch_is_restored_whole_and_its_marker_given_up_once(database: Database) -> None:
     add_credits(database, 1, (5, 7), 1_000)
     clock = WorldClock()
-    desk, upkeep = SqliteBatchDesk(database, clock, actor="cli:test"), SqliteMintUpkeep(database)
+    desk, upkeep = SqlBatchDesk(database, clock, actor="cli:test"), SqlMintUpkeep(database)
 
     [restored] = planned(desk).restored
     desk.restore(restored)
@@ -70,7 +70,7 @@ def test_a_batch_is_restored_whole_and_its_marker_given_up_once(database: Databa
     again = upkeep.markers_to_reclaim(0, 10)
     upkeep.reclaimed(due, 101, clock.now_ms())
 
-    snapshot = SqliteAuditStore(database).snapshot()
+    snapshot = SqlAuditStore(database).snapshot()
     [batch] = snapshot.batches
     assert (batch.batch_id, batch.state, batch.minted_wh, batch.marker_reclaimed) == (
         7,
@@ -87,7 +87,7 @@ def test_a_batch_is_restored_whole_and_its_marker_given_up_once(database: Databa
 
 def test_the_next_batch_gets_a_number_after_the_restored_ones(database: Database) -> None:
     add_credits(database, 1, (5,), 1_000)
-    desk = SqliteBatchDesk(database, WorldClock(), actor="cli:test")
+    desk = SqlBatchDesk(database, WorldClock(), actor="cli:test")
     [restored] = planned(desk, batch_id=1).restored
 
     desk.restore(restored)

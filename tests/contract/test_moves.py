@@ -6,9 +6,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gridtokenx_cloud.adapters.store.database import Database
-from gridtokenx_cloud.adapters.store.enrolment import SqliteEnrolment
-from gridtokenx_cloud.adapters.store.held import SqliteHeldReadings
-from gridtokenx_cloud.adapters.store.views import SqliteViews
+from gridtokenx_cloud.adapters.store.enrolment import SqlEnrolment
+from gridtokenx_cloud.adapters.store.held import SqlHeldReadings
+from gridtokenx_cloud.adapters.store.views import SqlViews
 from gridtokenx_cloud.errors import NotFoundError, ValidationError
 from gridtokenx_cloud.verify import ReadingRules
 from gridtokenx_wire.record import ClockQuality, EventRecord, LiveValues, SlotRecord
@@ -34,8 +34,8 @@ def cloud(new_store: Callable[[], Database]) -> Iterator[Cloud]:
         yield made
 
 
-def moves(cloud: Cloud) -> SqliteEnrolment:
-    return SqliteEnrolment(cloud.database, cloud.clock, actor="test")
+def moves(cloud: Cloud) -> SqlEnrolment:
+    return SqlEnrolment(cloud.database, cloud.clock, actor="test")
 
 
 def credits_of(cloud: Cloud) -> list[tuple[object, ...]]:
@@ -168,7 +168,7 @@ def test_a_gateway_that_gets_its_meter_back_cannot_go_on_with_its_former_count(
     ((reading_id,),) = cloud.rows("SELECT reading_id FROM meter_readings WHERE status = 'held'")
     assert isinstance(reading_id, int)
     with pytest.raises(ValidationError) as refused:
-        SqliteHeldReadings(cloud.database, cloud.clock, actor="test").release(reading_id)
+        SqlHeldReadings(cloud.database, cloud.clock, actor="test").release(reading_id)
     assert refused.value.code == "EpochOverlap"
     assert credits_of(cloud) == [("ann", 2_500)]
 
@@ -180,7 +180,7 @@ def test_a_restored_image_that_goes_on_with_an_old_epoch_is_held(cloud: Cloud) -
         for seq, wh in ((90, 3_000), (91, 3_400))
     ]
     cloud.take(GATEWAY.sends(*later))
-    held = SqliteHeldReadings(cloud.database, cloud.clock, actor="test")
+    held = SqlHeldReadings(cloud.database, cloud.clock, actor="test")
     held.accept_epoch(METER_ID, NEXT_EPOCH, ReadingRules())
 
     cloud.take(GATEWAY.sends(build.slot(92, 3_600)))
@@ -206,7 +206,7 @@ def test_a_held_reading_is_credited_to_the_owner_it_came_for(cloud: Cloud) -> No
     cloud.take(GATEWAY.sends(build.slot(96, 0)), GATEWAY.sends(build.slot(97, 20_000)))
     moves(cloud).change_owner(METER_ID, "bob", NOON_MS)
 
-    SqliteHeldReadings(cloud.database, cloud.clock, actor="test").release(2)
+    SqlHeldReadings(cloud.database, cloud.clock, actor="test").release(2)
 
     assert credits_of(cloud) == [("ann", 20_000)]
     assert cloud.rows("SELECT count(*) FROM events WHERE stream = 'user:bob'") == [(0,)]
@@ -218,7 +218,7 @@ def test_a_new_owner_sees_nothing_of_the_former_one(cloud: Cloud) -> None:
 
     cloud.take(GATEWAY.sends(powered(90, 1_000), powered(91, 1_700)))
     moves(cloud).change_owner(METER_ID, "bob", build.stamp(95).wall_ms)
-    views = SqliteViews(cloud.database, cloud.clock)
+    views = SqlViews(cloud.database, cloud.clock)
     at_first = next(one for one in views.meters("bob") if one.meter_id == METER_ID)
     cloud.take(GATEWAY.sends(powered(96, 2_000)))
 

@@ -6,9 +6,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gridtokenx_cloud.adapters.store.database import Database
-from gridtokenx_cloud.adapters.store.enrolment import SqliteEnrolment
-from gridtokenx_cloud.adapters.store.overrides import SqliteOverrides
-from gridtokenx_cloud.adapters.store.records import SqliteRecords
+from gridtokenx_cloud.adapters.store.enrolment import SqlEnrolment
+from gridtokenx_cloud.adapters.store.overrides import SqlOverrides
+from gridtokenx_cloud.adapters.store.records import SqlRecords
 from gridtokenx_cloud.ports.admin import Enrolment
 from gridtokenx_wire.claim import Claim, ClaimedMeter
 from tests.support import build_cloud as build
@@ -27,7 +27,7 @@ def test_the_status_counts_what_waits(cloud: Cloud) -> None:
     cloud.take(GATEWAY.sends(build.slot(96, 0), build.slot(97, 400), build.slot(98, 90_000)))
     cloud.clock.at_ms += 5_000
 
-    status = SqliteRecords(cloud.database, cloud.clock).status()
+    status = SqlRecords(cloud.database, cloud.clock).status()
 
     assert status == {
         "unminted_readings": 1,
@@ -41,8 +41,8 @@ def test_the_status_counts_what_waits(cloud: Cloud) -> None:
 
 
 def test_overrides_are_changed_whole_audited_and_chained(cloud: Cloud) -> None:
-    overrides = SqliteOverrides(cloud.database, cloud.clock, actor="desk")
-    records = SqliteRecords(cloud.database, cloud.clock)
+    overrides = SqlOverrides(cloud.database, cloud.clock, actor="desk")
+    records = SqlRecords(cloud.database, cloud.clock)
 
     def refuse(texts: object) -> None:
         raise ValueError(texts)
@@ -69,7 +69,7 @@ def test_a_claim_accepted_twice_enrols_once_and_a_later_one_adds_a_meter(cloud: 
         return Claim(gateway_id=NEW.gateway_id, token=TOKEN, meters=meters)
 
     wanted = Enrolment(user_id="bob", name="roof", rated_power_w=5_000, epoch_policy="first")
-    deeds = SqliteEnrolment(cloud.database, cloud.clock, actor="desk")
+    deeds = SqlEnrolment(cloud.database, cloud.clock, actor="desk")
 
     added = [deeds.accept(claim(*names), wanted, TOKEN) for names in (("A",), ("A",), ("A", "B"))]
 

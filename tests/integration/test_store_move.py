@@ -7,7 +7,7 @@ import pytest
 from gridtokenx_cloud.adapters.solana_rpc.transactions import SolanaWallets
 from gridtokenx_cloud.adapters.store.copy import copy_store
 from gridtokenx_cloud.adapters.store.database import open_database
-from gridtokenx_cloud.adapters.store.mint_rebuild import SqliteBatchDesk
+from gridtokenx_cloud.adapters.store.mint_rebuild import SqlBatchDesk
 from gridtokenx_cloud.errors import ConfigError, StoreRefusedError
 from gridtokenx_cloud.rebuild import plan
 from tests.support import build_cloud as build
@@ -62,7 +62,7 @@ async def test_a_store_from_before_the_mints_is_rebuilt_where_it_has_moved_to(
         await before.service.drain()
 
     with minter(world, target, RULES) as after:
-        desk = SqliteBatchDesk(target, world.clock, actor="cli:test")
+        desk = SqlBatchDesk(target, world.clock, actor="cli:test")
         mints = [one async for one in world.history().mints()]
         lines = desk.lines(SolanaWallets(world.token))
         found = plan(mints[::-1], lines, desk.states(), CONVERSION.base_units_per_wh)

@@ -8,9 +8,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gridtokenx_cloud.adapters.store.database import Database, open_database
-from gridtokenx_cloud.adapters.store.ingest import SqliteIngestStore
+from gridtokenx_cloud.adapters.store.ingest import SqlIngestStore
 from gridtokenx_cloud.adapters.store.migrate import migrate
-from gridtokenx_cloud.adapters.store.registry import SqliteRegistry
+from gridtokenx_cloud.adapters.store.registry import SqlRegistry
 from gridtokenx_cloud.adapters.store.registry_rows import former_keys
 from gridtokenx_cloud.adapters.verifier import verify
 from gridtokenx_cloud.events import MeterReadingReceived
@@ -156,7 +156,7 @@ class Cloud:
 
     database: Database
     clock: FakeClock
-    registry: SqliteRegistry
+    registry: SqlRegistry
     service: IngestService
     samples: list[MeterReadingReceived] = field(default_factory=list)
     commits: list[bool] = field(default_factory=list)
@@ -198,13 +198,13 @@ def cloud(
     else:
         database = where
     clock = FakeClock()
-    registry = SqliteRegistry(database, clock, actor="test")
+    registry = SqlRegistry(database, clock, actor="test")
     if not registry.users():
         enrol(registry, resolution_wh=resolution_wh, epoch_policy=epoch_policy)
     samples: list[MeterReadingReceived] = []
     commits: list[bool] = []
     service = IngestService(
-        SqliteIngestStore(database),
+        SqlIngestStore(database),
         verify,
         signer(CLOUD_KEY),
         lambda: rules or ReadingRules(),
@@ -222,7 +222,7 @@ def cloud(
 
 
 def enrol(
-    registry: SqliteRegistry, *, resolution_wh: int = 1, epoch_policy: EpochPolicy = "first"
+    registry: SqlRegistry, *, resolution_wh: int = 1, epoch_policy: EpochPolicy = "first"
 ) -> None:
     """Enrol what `cloud` promises."""
     for user_id, seed, gateway, meter_id in (

@@ -21,7 +21,7 @@ from gridtokenx_cloud.adapters.solana_rpc.rpc import connect
 from gridtokenx_cloud.adapters.solana_rpc.setup import airdrop, create_mint
 from gridtokenx_cloud.adapters.solana_rpc.transactions import TOKEN
 from gridtokenx_cloud.adapters.store.database import Database, open_database
-from gridtokenx_cloud.adapters.store.registry import SqliteRegistry
+from gridtokenx_cloud.adapters.store.registry import SqlRegistry
 from gridtokenx_cloud.adapters.system import SystemClock
 from gridtokenx_wire.receipt import Receipt, decode_receipt
 from gridtokenx_wire.record import Record
@@ -183,7 +183,7 @@ def installation(folder: Path, database_url: str | None = None) -> Iterator[Inst
         assert made.returncode == 0, made.stderr
         place = Installation(folder, env, http_port, mqtt_port, mint, bytes(cloud.pubkey()))
         with place.store() as database:
-            enrol(SqliteRegistry(database, SystemClock(), actor="test"))
+            enrol(SqlRegistry(database, SystemClock(), actor="test"))
         yield place
 
 

@@ -10,7 +10,7 @@ import time
 
 from gridtokenx_cloud.adapters.mqtt import MqttIngest
 from gridtokenx_cloud.adapters.store.database import open_database
-from gridtokenx_cloud.adapters.store.ingest import SqliteIngestStore
+from gridtokenx_cloud.adapters.store.ingest import SqlIngestStore
 from gridtokenx_cloud.adapters.system import SystemClock
 from gridtokenx_cloud.adapters.verifier import verify
 from gridtokenx_cloud.ingest import IngestService
@@ -29,7 +29,7 @@ def _live(credited: bool) -> None:
 
 def main(database_url: str, broker_url: str, user: str, password: str, dies: str) -> None:
     service = IngestService(
-        SqliteIngestStore(open_database(database_url)),
+        SqlIngestStore(open_database(database_url)),
         verify,
         signer(CLOUD_KEY),
         lambda: ReadingRules(reading_max_age_days=36_500),

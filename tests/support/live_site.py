@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import uvicorn
 
 from gridtokenx_cloud.adapters.http_api import build_api
-from gridtokenx_cloud.adapters.store.events import SqliteEventStore
-from gridtokenx_cloud.adapters.store.mint_audit import SqliteAuditStore
-from gridtokenx_cloud.adapters.store.views import SqliteViews
+from gridtokenx_cloud.adapters.store.events import SqlEventStore
+from gridtokenx_cloud.adapters.store.mint_audit import SqlAuditStore
+from gridtokenx_cloud.adapters.store.views import SqlViews
 from gridtokenx_cloud.adapters.websocket_api import EventServer, EventServerLimits
 from gridtokenx_cloud.broadcast import Broadcast, BroadcastLimits
 from tests.support.store_rows import StoreRows
@@ -30,7 +30,7 @@ def event_server(
     server_limits: EventServerLimits | None = None,
 ) -> EventServer:
     """Return a started events server over the store of *rows*."""
-    hub = Broadcast(SqliteEventStore(rows.database), rows.clock, limits)
+    hub = Broadcast(SqlEventStore(rows.database), rows.clock, limits)
     server = EventServer(
         "127.0.0.1",
         port,
@@ -60,10 +60,10 @@ def live_site(rows: StoreRows) -> Iterator[Site]:
     events = event_server(rows, origins=(origin,))
     app = build_api(
         sessions=rows.access,
-        views=SqliteViews(rows.database, rows.clock),
+        views=SqlViews(rows.database, rows.clock),
         clock=rows.clock,
         submit=refuse_readings,
-        proofs=SqliteAuditStore(rows.database).proof_source,
+        proofs=SqlAuditStore(rows.database).proof_source,
         ready_checks={},
         ws_url=f"ws://127.0.0.1:{events.port}/ws",
         allowed_origins=(origin,),

@@ -27,9 +27,9 @@ from gridtokenx_cloud.adapters.solana_rpc.tables import LookupTables
 from gridtokenx_cloud.adapters.solana_rpc.transactions import TOKEN, SolanaWallets, Token
 from gridtokenx_cloud.adapters.store.database import Database, open_database
 from gridtokenx_cloud.adapters.store.migrate import migrate
-from gridtokenx_cloud.adapters.store.mint import SqliteMintStore
-from gridtokenx_cloud.adapters.store.mint_audit import SqliteAuditStore
-from gridtokenx_cloud.adapters.store.mint_upkeep import SqliteMintUpkeep
+from gridtokenx_cloud.adapters.store.mint import SqlMintStore
+from gridtokenx_cloud.adapters.store.mint_audit import SqlAuditStore
+from gridtokenx_cloud.adapters.store.mint_upkeep import SqlMintUpkeep
 from gridtokenx_cloud.audit import AuditReport, run_audit
 from gridtokenx_cloud.batching import Markers
 from gridtokenx_cloud.errors import RpcUnavailableError
@@ -165,7 +165,7 @@ class Minter:
 
     world: World
     database: Database
-    store: SqliteMintStore
+    store: SqlMintStore
     service: MeterPollingService
     rules: MintRules
 
@@ -174,7 +174,7 @@ class Minter:
         return add_credits(self.database, owner, credits_wh, self.world.clock.now_ms())
 
     async def audit(self) -> AuditReport:
-        return await run_audit(SqliteAuditStore(self.database), self.world.history(), CONVERSION)
+        return await run_audit(SqlAuditStore(self.database), self.world.history(), CONVERSION)
 
 
 @contextmanager
@@ -190,11 +190,11 @@ def minter(
     else:
         database = where
     chosen = rules or MintRules(conversion=CONVERSION)
-    store = SqliteMintStore(database, CONVERSION, RetryPolicy)
+    store = SqlMintStore(database, CONVERSION, RetryPolicy)
     try:
         service = MeterPollingService(
             store,
-            world.solana(SqliteMintUpkeep(database), form=chosen.form),
+            world.solana(SqlMintUpkeep(database), form=chosen.form),
             world.history(),
             SolanaWallets(world.token),
             rules=lambda: chosen,

@@ -4,7 +4,7 @@ import hashlib
 import secrets
 from pathlib import Path
 
-from gridtokenx_cloud.adapters.store.access import SqliteAccess
+from gridtokenx_cloud.adapters.store.access import SqlAccess
 from gridtokenx_cloud.adapters.store.database import Database, open_database
 from gridtokenx_cloud.adapters.store.migrate import migrate
 from gridtokenx_cloud.adapters.store.outbox import append_event
@@ -46,7 +46,7 @@ class StoreRows:
             migrate(self.database)
         else:
             self.database = where
-        self.access = SqliteAccess(self.database, self.clock)
+        self.access = SqlAccess(self.database, self.clock)
         self._seq: dict[str, int] = {}
         self._execute(
             "INSERT INTO gateways VALUES (?, 'Roof 17', 'active', ?)", GATEWAY, self.clock.at_ms

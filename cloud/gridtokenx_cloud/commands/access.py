@@ -2,7 +2,7 @@
 
 import click
 
-from gridtokenx_cloud.adapters.store.access import ROLES, SqliteAccess
+from gridtokenx_cloud.adapters.store.access import ROLES, SqlAccess
 from gridtokenx_cloud.commands.context import CommandContext
 from gridtokenx_cloud.events import rfc3339
 
@@ -32,7 +32,7 @@ def create(
     as_json: bool,
 ) -> None:
     """Make a token named LABEL and print it once; it cannot be shown again."""
-    access = SqliteAccess(context.database(), context.clock)
+    access = SqlAccess(context.database(), context.clock)
     ttl_s = None if days is None else days * _DAY_S
     token = access.create_token(label, role, user_id, ttl_s, context.actor)
     # Behind the `#`: browsers keep that part to themselves, so no log ever holds it.
@@ -48,7 +48,7 @@ def create(
 @click.pass_obj
 def list_tokens(context: CommandContext, as_json: bool) -> None:
     """List all tokens; the secrets are not among what is stored."""
-    access = SqliteAccess(context.database(), context.clock)
+    access = SqlAccess(context.database(), context.clock)
     rows = [
         {
             "label": token.label,
@@ -68,7 +68,7 @@ def list_tokens(context: CommandContext, as_json: bool) -> None:
 @click.pass_obj
 def revoke(context: CommandContext, label: str) -> None:
     """End the token LABEL, its sessions and its open connections."""
-    SqliteAccess(context.database(), context.clock).revoke_token(label, context.actor)
+    SqlAccess(context.database(), context.clock).revoke_token(label, context.actor)
     click.echo(f"revoked {label}")
 
 

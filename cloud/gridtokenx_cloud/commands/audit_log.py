@@ -4,7 +4,7 @@ import json
 
 import click
 
-from gridtokenx_cloud.adapters.store.records import SqliteRecords
+from gridtokenx_cloud.adapters.store.records import SqlRecords
 from gridtokenx_cloud.commands.context import CommandContext
 
 
@@ -19,7 +19,7 @@ def audit_log() -> None:
 @click.pass_obj
 def audit_log_list(context: CommandContext, limit: int, as_json: bool) -> None:
     """Show the newest entries."""
-    rows = SqliteRecords(context.database(), context.clock).audit_page(None, limit)
+    rows = SqlRecords(context.database(), context.clock).audit_page(None, limit)
     if not as_json:
         rows = [{**row, "detail": json.dumps(row["detail"])} for row in rows]
     context.emit(rows, as_json)
@@ -32,7 +32,7 @@ def audit_log_verify(context: CommandContext) -> int:
 
     Prints the newest hash: note it elsewhere, and a cut at the end shows too.
     """
-    records = SqliteRecords(context.database(), context.clock)
+    records = SqlRecords(context.database(), context.clock)
     broken = records.broken_audit_entry()
     if broken is not None:
         click.echo(f"entry {broken} or one before it was changed or cut out; call the auditor")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import click
 
-from gridtokenx_cloud.adapters.store.overrides import SqliteOverrides
+from gridtokenx_cloud.adapters.store.overrides import SqlOverrides
 from gridtokenx_cloud.commands.context import CommandContext
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -15,8 +15,8 @@ def config() -> None:
     """Settings that change while the cloud runs; they stand above the environment."""
 
 
-def _overrides(context: CommandContext) -> SqliteOverrides:
-    return SqliteOverrides(context.database(), context.clock, actor=context.actor)
+def _overrides(context: CommandContext) -> SqlOverrides:
+    return SqlOverrides(context.database(), context.clock, actor=context.actor)
 
 
 def _change(context: CommandContext, values: Mapping[str, str | None]) -> None:

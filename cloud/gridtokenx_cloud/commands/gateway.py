@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from gridtokenx_cloud.adapters.mosquitto import new_password, password_line
-from gridtokenx_cloud.adapters.store.enrolment import SqliteEnrolment
-from gridtokenx_cloud.adapters.store.registry import SqliteRegistry
+from gridtokenx_cloud.adapters.store.enrolment import SqlEnrolment
+from gridtokenx_cloud.adapters.store.registry import SqlRegistry
 from gridtokenx_cloud.adapters.verifier import verify
 from gridtokenx_cloud.commands.context import CommandContext
 from gridtokenx_cloud.commands.remote import command as gateway_command
@@ -22,12 +22,12 @@ _DAY_MS = 86_400_000
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
-def _registry(context: CommandContext) -> SqliteRegistry:
-    return SqliteRegistry(context.database(), context.clock, actor=context.actor)
+def _registry(context: CommandContext) -> SqlRegistry:
+    return SqlRegistry(context.database(), context.clock, actor=context.actor)
 
 
-def _moves(context: CommandContext) -> SqliteEnrolment:
-    return SqliteEnrolment(context.database(), context.clock, actor=context.actor)
+def _moves(context: CommandContext) -> SqlEnrolment:
+    return SqlEnrolment(context.database(), context.clock, actor=context.actor)
 
 
 def _text_of(claim: str) -> str:

@@ -14,8 +14,8 @@ from gridtokenx_cloud.adapters.solana_rpc.rpc import connect
 from gridtokenx_cloud.adapters.solana_rpc.setup import airdrop as ask_for_airdrop
 from gridtokenx_cloud.adapters.solana_rpc.setup import create_mint, read_token, rents_lamports
 from gridtokenx_cloud.adapters.solana_rpc.transactions import TOKEN_PROGRAMS
-from gridtokenx_cloud.adapters.store.mint_audit import SqliteAuditStore
-from gridtokenx_cloud.adapters.store.mint_retry import SqliteRetryQueue
+from gridtokenx_cloud.adapters.store.mint_audit import SqlAuditStore
+from gridtokenx_cloud.adapters.store.mint_retry import SqlRetryQueue
 from gridtokenx_cloud.adapters.verifier import verify
 from gridtokenx_cloud.audit import AuditReport, run_audit
 from gridtokenx_cloud.batching import (
@@ -94,7 +94,7 @@ def audit(context: CommandContext, as_json: bool) -> int:
 
 
 async def _audit(context: CommandContext) -> AuditReport:
-    store = SqliteAuditStore(context.database())
+    store = SqlAuditStore(context.database())
     async with connected(context.settings) as rpc:
         history = SolanaHistory(rpc, await public_token(context.settings, rpc))
         return await run_audit(store, history, conversion_of(context.settings))
@@ -105,8 +105,8 @@ def retry() -> None:
     """Credits that a rule or the chain refused."""
 
 
-def _queue(context: CommandContext) -> SqliteRetryQueue:
-    return SqliteRetryQueue(context.database(), context.clock, actor=context.actor)
+def _queue(context: CommandContext) -> SqlRetryQueue:
+    return SqlRetryQueue(context.database(), context.clock, actor=context.actor)
 
 
 @retry.command("list")
@@ -179,7 +179,7 @@ async def _estimate(settings: Settings, recipients: int, new_accounts: int) -> d
 @click.pass_obj
 def proof(context: CommandContext, reading_id: int) -> None:
     """Print the proof of one minted reading as JSON; anybody can check it with verify-proof."""
-    source = SqliteAuditStore(context.database()).proof_source(reading_id)
+    source = SqlAuditStore(context.database()).proof_source(reading_id)
     click.echo(proof_to_json(make_proof(source)))
 
 

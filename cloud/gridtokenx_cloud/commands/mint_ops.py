@@ -11,8 +11,8 @@ from gridtokenx_cloud.adapters.solana_rpc.preflight import Check, preflight
 from gridtokenx_cloud.adapters.solana_rpc.rpc import JsonRpc
 from gridtokenx_cloud.adapters.solana_rpc.status import StatusPoll
 from gridtokenx_cloud.adapters.solana_rpc.transactions import SolanaWallets
-from gridtokenx_cloud.adapters.store.mint_audit import SqliteAuditStore
-from gridtokenx_cloud.adapters.store.mint_rebuild import Shown, SqliteBatchDesk
+from gridtokenx_cloud.adapters.store.mint_audit import SqlAuditStore
+from gridtokenx_cloud.adapters.store.mint_rebuild import Shown, SqlBatchDesk
 from gridtokenx_cloud.commands.context import CommandContext
 from gridtokenx_cloud.errors import DisputedBatchError
 from gridtokenx_cloud.mint_state import StatusFinal, StatusUnknown
@@ -22,8 +22,8 @@ from gridtokenx_cloud.rebuild import RebuildPlan, plan
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def _desk(context: CommandContext) -> SqliteBatchDesk:
-    return SqliteBatchDesk(context.database(), context.clock, actor=context.actor)
+def _desk(context: CommandContext) -> SqlBatchDesk:
+    return SqlBatchDesk(context.database(), context.clock, actor=context.actor)
 
 
 @click.group("batch")
@@ -146,8 +146,8 @@ def rebuild(context: CommandContext, apply: bool, as_json: bool) -> int:
     return 1 if faults else 0
 
 
-async def _plan(context: CommandContext, desk: SqliteBatchDesk) -> RebuildPlan:
-    snapshot = SqliteAuditStore(context.database()).snapshot()
+async def _plan(context: CommandContext, desk: SqlBatchDesk) -> RebuildPlan:
+    snapshot = SqlAuditStore(context.database()).snapshot()
     known = {one.signature for one in snapshot.batches if one.state == "final"}
     rate = conversion_of(context.settings)
     async with connected(context.settings) as rpc:

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 import click
 
-from gridtokenx_cloud.adapters.store.enrolment import SqliteEnrolment
-from gridtokenx_cloud.adapters.store.held import SqliteHeldReadings
-from gridtokenx_cloud.adapters.store.overrides import SqliteOverrides
-from gridtokenx_cloud.adapters.store.registry import SqliteRegistry
+from gridtokenx_cloud.adapters.store.enrolment import SqlEnrolment
+from gridtokenx_cloud.adapters.store.held import SqlHeldReadings
+from gridtokenx_cloud.adapters.store.overrides import SqlOverrides
+from gridtokenx_cloud.adapters.store.registry import SqlRegistry
 from gridtokenx_cloud.commands.context import CommandContext
 from gridtokenx_cloud.commands.gateway import gateway
 from gridtokenx_cloud.events import rfc3339
@@ -16,22 +16,22 @@ from gridtokenx_cloud.verify import EpochPolicy, ReadingRules
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
-def _registry(context: CommandContext) -> SqliteRegistry:
-    return SqliteRegistry(context.database(), context.clock, actor=context.actor)
+def _registry(context: CommandContext) -> SqlRegistry:
+    return SqlRegistry(context.database(), context.clock, actor=context.actor)
 
 
-def _held(context: CommandContext) -> SqliteHeldReadings:
-    return SqliteHeldReadings(context.database(), context.clock, actor=context.actor)
+def _held(context: CommandContext) -> SqlHeldReadings:
+    return SqlHeldReadings(context.database(), context.clock, actor=context.actor)
 
 
-def _moves(context: CommandContext) -> SqliteEnrolment:
-    return SqliteEnrolment(context.database(), context.clock, actor=context.actor)
+def _moves(context: CommandContext) -> SqlEnrolment:
+    return SqlEnrolment(context.database(), context.clock, actor=context.actor)
 
 
 def _rules(context: CommandContext) -> ReadingRules:
     from gridtokenx_cloud.settings.live import overridden
 
-    overrides = SqliteOverrides(context.database(), context.clock, actor=context.actor)
+    overrides = SqlOverrides(context.database(), context.clock, actor=context.actor)
     group = overridden(context.settings, overrides.values())
     return ReadingRules(
         max_reading_wh=int(group.max_reading_kwh * 1000),

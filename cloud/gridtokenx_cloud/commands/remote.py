@@ -89,7 +89,7 @@ def _ask(
     # paho and solders would double the start of every other `gateway` command.
     from gridtokenx_cloud.adapters.keystore import load_keypair
     from gridtokenx_cloud.adapters.mqtt.errand import ask_gateway
-    from gridtokenx_cloud.adapters.store.command_book import SqliteCommandBook
+    from gridtokenx_cloud.adapters.store.command_book import SqlCommandBook
     from gridtokenx_cloud.adapters.verifier import verify
     from gridtokenx_cloud.settings import require
 
@@ -120,7 +120,7 @@ def _ask(
         return said if said.nonce == nonce else None
 
     broker = _broker(context)
-    book = SqliteCommandBook(context.database(), context.clock, actor=context.actor)
+    book = SqlCommandBook(context.database(), context.clock, actor=context.actor)
     book.issue(gateway_id, nonce, name, hashlib.sha256(argument.encode()).hexdigest())
     try:
         answer = ask_gateway(broker, gateway_id, payload, timeout_s, read)

@@ -240,9 +240,8 @@ class PymodbusBus:
         client = self._new_client(gate)
         self._client, self._gate = client, gate
         try:
-            client.ctx.transport, _ = await asyncio.wait_for(
-                client.ctx.call_create(), _CONNECT_TIMEOUT_S
-            )
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                client.ctx.transport, _ = await client.ctx.call_create()
         except (OSError, ValueError, TimeoutError, termios.error) as exc:
             # termios.error is no OSError: an adapter that does not know a parity or a baud rate.
             # It leaves pymodbus with a port half set up, open and locked; the frames hold it.

@@ -45,7 +45,7 @@ class TokenInfo:
     revoked_at_ms: int | None
 
 
-class SqliteAccess:
+class SqlAccess:
     """Who may do what. Secrets have 256 bits, so a plain SHA-256 of them is enough to keep."""
 
     def __init__(self, database: Database, clock: Clock, session_ttl_s: int = 43_200) -> None:

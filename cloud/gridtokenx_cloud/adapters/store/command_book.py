@@ -6,7 +6,7 @@ from gridtokenx_cloud.errors import NotFoundError, ValidationError
 from gridtokenx_cloud.ports.common import Clock
 
 
-class SqliteCommandBook:
+class SqlCommandBook:
     """Written before a command leaves, so that none is ever sent unseen."""
 
     def __init__(self, database: Database, clock: Clock, *, actor: str) -> None:

@@ -36,7 +36,7 @@ ON CONFLICT (meter_id, from_ms) DO UPDATE SET
 """
 
 
-class SqliteEnrolment:
+class SqlEnrolment:
     """What happens to gateways and meters beyond their first enrolment."""
 
     def __init__(self, database: Database, clock: Clock, *, actor: str) -> None:

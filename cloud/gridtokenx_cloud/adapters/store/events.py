@@ -10,7 +10,7 @@ from gridtokenx_cloud.ports.events import OutboxEvent, StreamHead
 _COLUMNS = "event_number, stream, stream_offset, type, meter_id, body"
 
 
-class SqliteEventStore:
+class SqlEventStore:
     """Reads the outbox; safe to share between threads."""
 
     def __init__(self, database: Database) -> None:

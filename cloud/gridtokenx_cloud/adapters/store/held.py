@@ -26,7 +26,7 @@ FROM meter_readings r JOIN users u ON u.user_id = r.user_id WHERE r.status = 'he
 """
 
 
-class SqliteHeldReadings:
+class SqlHeldReadings:
     """What waits for an operator's word; every word with its audit entry."""
 
     def __init__(self, database: Database, clock: Clock, *, actor: str) -> None:

@@ -9,7 +9,7 @@ from gridtokenx_cloud.adapters.store.ingest_rows import save_changes
 from gridtokenx_cloud.ports.ingest import Books, Changes, Identity, IngestUnit
 
 
-class SqliteIngestStore:
+class SqlIngestStore:
     """`IngestStore` in a database."""
 
     def __init__(self, database: Database) -> None:
@@ -19,10 +19,10 @@ class SqliteIngestStore:
     def transaction(self) -> Iterator[IngestUnit]:
         """See `IngestStore.transaction`."""
         with self._database.transaction() as tx:
-            yield SqliteIngestUnit(tx)
+            yield SqlIngestUnit(tx)
 
 
-class SqliteIngestUnit:
+class SqlIngestUnit:
     """`IngestUnit` inside one write transaction."""
 
     def __init__(self, tx: Connection) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from gridtokenx_cloud.adapters.store.database import Connection, Database, Row
 from gridtokenx_cloud.adapters.store.mint_events import batch_completed, owners_minted
-from gridtokenx_cloud.adapters.store.mint_queue import SqliteMintQueue, read_leaves, refuse_rows
+from gridtokenx_cloud.adapters.store.mint_queue import SqlMintQueue, read_leaves, refuse_rows
 from gridtokenx_cloud.adapters.store.outbox import append_audit, append_events, only_writer
 from gridtokenx_cloud.errors import ConfigError, DisputedBatchError
 from gridtokenx_cloud.events import ADMIN_STREAM, MarketEvent, user_stream
@@ -18,7 +18,7 @@ _PENDING = ("signed", "in_flight")
 _LIVE = (*_SEALED, *_PENDING)
 
 
-class SqliteMintStore(SqliteMintQueue):
+class SqlMintStore(SqlMintQueue):
     """`MintStore` over SQLite.
 
     Args:

@@ -6,7 +6,7 @@ from gridtokenx_cloud.errors import NotFoundError
 from gridtokenx_cloud.proof import ProofSource
 
 
-class SqliteAuditStore:
+class SqlAuditStore:
     """`AuditStore` over SQLite."""
 
     def __init__(self, database: Database) -> None:

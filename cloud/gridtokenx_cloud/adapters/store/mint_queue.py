@@ -48,7 +48,7 @@ class _TakenError(Exception):
     """Another worker, or a change of owner, was faster; the commit is rolled back."""
 
 
-class SqliteMintQueue:
+class SqlMintQueue:
     """`MintQueue` over SQLite."""
 
     def __init__(self, database: Database, retry: Callable[[], RetryPolicy]) -> None:

@@ -14,7 +14,7 @@ from gridtokenx_cloud.rebuild import CreditLine, Restored
 Shown = dict[str, object]
 
 
-class SqliteBatchDesk:
+class SqlBatchDesk:
     """Every change is one commit with its audit entry."""
 
     def __init__(self, database: Database, clock: Clock, *, actor: str) -> None:

@@ -11,7 +11,7 @@ from gridtokenx_cloud.ports.common import Clock
 Row = dict[str, object]
 
 
-class SqliteRetryQueue:
+class SqlRetryQueue:
     """Lists refused credits, sends them on, or lays them aside; none is ever lost."""
 
     def __init__(self, database: Database, clock: Clock, *, actor: str) -> None:

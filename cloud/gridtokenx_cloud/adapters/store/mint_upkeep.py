@@ -9,7 +9,7 @@ from gridtokenx_cloud.ports.upkeep import OldMarker, StoredTable, TableState
 _ACTOR = "upkeep"
 
 
-class SqliteMintUpkeep:
+class SqlMintUpkeep:
     """`TableStore` and `MarkerStore`."""
 
     def __init__(self, database: Database) -> None:

@@ -15,7 +15,7 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value,
 """
 
 
-class SqliteOverrides:
+class SqlOverrides:
     """Field names to texts, above what the environment says."""
 
     def __init__(self, database: Database, clock: Clock, *, actor: str) -> None:

@@ -2,7 +2,7 @@
 
 import json
 
-from gridtokenx_cloud.adapters.store.access import SqliteAccess
+from gridtokenx_cloud.adapters.store.access import SqlAccess
 from gridtokenx_cloud.adapters.store.database import Database
 from gridtokenx_cloud.adapters.store.outbox import chained_hash
 from gridtokenx_cloud.adapters.store.reading import reading
@@ -36,7 +36,7 @@ SELECT entry, at_ms, actor, action, subject, detail, hash FROM audit_log ORDER B
 _BEYOND_EVERY_ENTRY = 2**62
 
 
-class SqliteRecords:
+class SqlRecords:
     """Reads only."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
@@ -106,10 +106,10 @@ class SqliteRecords:
         return None
 
 
-class SqliteApiTokens:
+class SqlApiTokens:
     """`ApiTokens` over the access tables, for one operator."""
 
-    def __init__(self, access: SqliteAccess, *, actor: str) -> None:
+    def __init__(self, access: SqlAccess, *, actor: str) -> None:
         self._access = access
         self._actor = actor
 

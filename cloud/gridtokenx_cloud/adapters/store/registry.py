@@ -15,7 +15,7 @@ from gridtokenx_cloud.verify import EpochPolicy
 Row = dict[str, object]
 
 
-class SqliteRegistry:
+class SqlRegistry:
     """Who may send what, and for whom it counts."""
 
     def __init__(self, database: Database, clock: Clock, *, actor: str) -> None:

@@ -26,7 +26,7 @@ _DAY_MS = 86_400_000
 _MAX_POWER_POINTS = 2_000
 
 
-class SqliteViews:
+class SqlViews:
     """Reads only; safe to share between threads."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
