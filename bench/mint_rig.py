@@ -16,7 +16,7 @@ from typing import cast
 
 from solders.keypair import Keypair
 
-from gridtokenx_cloud.adapters.keystore import PolicySigner, SignerPolicy
+from gridtokenx_cloud.adapters.keystore import LocalSigner, PolicySigner, SignerPolicy
 from gridtokenx_cloud.adapters.localnet import chain as chain_module
 from gridtokenx_cloud.adapters.localnet import serve
 from gridtokenx_cloud.adapters.localnet.packet import Incoming
@@ -116,11 +116,11 @@ async def rig(
     clock = SystemClock()
     rpc, endpoints = connect([url], 30)
     await airdrop(rpc, payer.pubkey(), 10**12)
-    mint = await create_mint(rpc, payer, authority.pubkey(), TOKEN, 9)
+    mint = await create_mint(rpc, LocalSigner(payer), authority.pubkey(), TOKEN, 9)
     token = Token(mint, TOKEN, 9, authority.pubkey(), payer.pubkey())
     policy = SignerPolicy(str(mint), str(TOKEN), str(payer.pubkey()), _CAP, _CAP)
     pairs = dict.fromkeys((authority, payer))
-    signers = [PolicySigner(pair, policy, clock.now_ms) for pair in pairs]
+    signers = [PolicySigner(LocalSigner(pair), policy, clock.now_ms) for pair in pairs]
     sender = Sender(rpc, token, signers, clock, sleep=no_pause)
     markers = Markers(SECRET, str(token.authority), str(mint))
     rules = MintRules(

@@ -21,6 +21,10 @@ class BrokerDownError(TransientError):
     """The broker cannot be reached, or closed the connection."""
 
 
+class SignerUnavailableError(TransientError):
+    """The service that holds a key did not answer; nothing was signed that left this process."""
+
+
 class FloodedError(TransientError):
     """A sender is above its rate; *wait_s* is when there is room again."""
 

@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from solders.keypair import Keypair
+from pydantic import SecretStr
 from solders.pubkey import Pubkey
 
-from gridtokenx_cloud.adapters.keystore import PolicySigner, SignerPolicy, load_keypair
+from gridtokenx_cloud.adapters.keystore import PolicySigner, SignerPolicy, open_signer, prove
+from gridtokenx_cloud.adapters.keystore.opening import read_password
 from gridtokenx_cloud.adapters.solana_rpc.chain import SolanaMintChain
 from gridtokenx_cloud.adapters.solana_rpc.history import SolanaHistory
 from gridtokenx_cloud.adapters.solana_rpc.preflight import Wanted
@@ -25,6 +26,7 @@ from gridtokenx_cloud.adapters.solana_rpc.transactions import (
 )
 from gridtokenx_cloud.adapters.solana_rpc.upkeep import SolanaUpkeep
 from gridtokenx_cloud.adapters.store.database import Database
+from gridtokenx_cloud.adapters.store.key_journal import SqlKeyJournal
 from gridtokenx_cloud.adapters.store.mint import SqlMintStore
 from gridtokenx_cloud.adapters.store.mint_audit import SqlAuditStore
 from gridtokenx_cloud.adapters.store.mint_upkeep import SqlMintUpkeep
@@ -35,6 +37,7 @@ from gridtokenx_cloud.formats import TransactionFormat
 from gridtokenx_cloud.janitor import Janitor, JanitorRules
 from gridtokenx_cloud.mint_rules import MintRules
 from gridtokenx_cloud.ports.common import Clock
+from gridtokenx_cloud.ports.keys import KeySigner, KeySource
 from gridtokenx_cloud.settings import Settings, TokenizationConfig, require
 from gridtokenx_cloud.settle import MeterPollingService
 from gridtokenx_cloud.tokenization import Conversion, RetryPolicy, conversion
@@ -129,10 +132,11 @@ async def connected_minter(
     Raises:
         ConfigError: A setting is missing, or the store was started with others.
         ChainMismatchError: The chain is not the configured one.
+        SignerUnavailableError: The service that holds a key does not answer.
         SigningKeyError: A key can't be used.
     """
     fixed = rules_of(settings)
-    keys = _load_keys(settings)
+    keys = load_keys(settings)
     token = _token_of(settings, keys)
     secret = require(settings.blockchain.marker_secret, "BLOCKCHAIN_MARKER_SECRET")
     markers = Markers(secret.get_secret_value().encode(), str(token.authority), str(token.mint))
@@ -145,8 +149,9 @@ async def connected_minter(
             store.bind(_facts(token, genesis, fixed.conversion, markers), clock.now_ms())
             history = SolanaHistory(rpc, token)
             form = await format_of(settings, rpc, token.payer)
-            spent = store.signed_since(clock.now_ms() // _DAY_MS * _DAY_MS)
-            sender = _sender(settings, rpc, token, _signers(settings, keys, clock, spent), clock)
+            journal = SqlKeyJournal(database, clock)
+            await _prove(keys, journal)
+            sender = _sender(settings, rpc, token, _signers(settings, keys, clock, journal), clock)
             _log.info("format_chosen", extra={"format": form.value})
             upkeep = SqlMintUpkeep(database)
             tables = LookupTables(sender, upkeep, clock)
@@ -184,7 +189,7 @@ def preflight_of(settings: Settings) -> Wanted:
     """
     group = settings.blockchain
     return Wanted(
-        token=_token_of(settings, _load_keys(settings)),
+        token=_token_of(settings, load_keys(settings)),
         genesis_hash=group.genesis_hash,
         format=group.transaction_format,
         low_transactions=group.payer_low_transactions,
@@ -195,18 +200,41 @@ def preflight_of(settings: Settings) -> Wanted:
     )
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class _Keys:
-    authority: Keypair
-    payer: Keypair
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Two roles: who may mint, and who pays."""
+
+    authority: KeySigner
+    payer: KeySigner
 
 
-def _load_keys(settings: Settings) -> _Keys:
+def open_key(settings: Settings, source: KeySource) -> KeySigner:
+    """Return what signs with a key.
+
+    Raises:
+        ConfigError: It is sealed and no password is set, or a library is missing.
+        SigningKeyError: It can't be used.
+    """
     group = settings.blockchain
-    authority = require(group.mint_authority_key, "BLOCKCHAIN_MINT_AUTHORITY_KEY")
-    payer = require(group.fee_payer_key, "BLOCKCHAIN_FEE_PAYER_KEY")
-    keys = _Keys(load_keypair(authority), load_keypair(payer))
-    if keys.authority == keys.payer:
+
+    def password() -> SecretStr:
+        return read_password(require(group.key_password, "BLOCKCHAIN_KEY_PASSWORD"))
+
+    return open_signer(source, password, group.signer_timeout_secs)
+
+
+def load_keys(settings: Settings) -> Keys:
+    """Return both keys as configured.
+
+    Raises:
+        ConfigError: One is missing, or both are one key in production.
+        SigningKeyError: One can't be used.
+    """
+    group = settings.blockchain
+    authority = _source(group.mint_authority_key, "BLOCKCHAIN_MINT_AUTHORITY_KEY")
+    payer = _source(group.fee_payer_key, "BLOCKCHAIN_FEE_PAYER_KEY")
+    keys = Keys(open_key(settings, authority), open_key(settings, payer))
+    if keys.authority.address == keys.payer.address:
         # Half the fees, but the key that may mint then also holds SOL and pays.
         if settings.cloud.environment == "production":
             raise ConfigError(
@@ -216,32 +244,50 @@ def _load_keys(settings: Settings) -> _Keys:
                     " key that may mint holds no SOL",
                 )
             )
-        _log.warning("one_key_for_both", extra={"address": str(keys.payer.pubkey())})
+        _log.warning("one_key_for_both", extra={"address": keys.payer.address})
     return keys
 
 
-def _token_of(settings: Settings, keys: _Keys) -> Token:
+def _source(value: KeySource | None, name: str) -> KeySource:
+    return require(None, name) if value is None else value
+
+
+def _token_of(settings: Settings, keys: Keys) -> Token:
     group = settings.blockchain
     return Token(
         mint=Pubkey.from_string(require(group.mint_address, "BLOCKCHAIN_MINT_ADDRESS")),
         program=TOKEN_PROGRAMS[group.token_program],
         decimals=settings.tokenization.decimals,
-        authority=keys.authority.pubkey(),
-        payer=keys.payer.pubkey(),
+        authority=Pubkey.from_string(keys.authority.address),
+        payer=Pubkey.from_string(keys.payer.address),
     )
 
 
-def _signers(settings: Settings, keys: _Keys, clock: Clock, spent_today: int) -> list[PolicySigner]:
+async def _prove(keys: Keys, journal: SqlKeyJournal) -> None:
+    """Find out before a batch is sealed whether both keys can sign."""
+    for role, key in (("mint_authority", keys.authority), ("fee_payer", keys.payer)):
+        await prove(key)
+        journal.key_loaded(role, key.address, repr(key))
+
+
+def _signers(
+    settings: Settings, keys: Keys, clock: Clock, journal: SqlKeyJournal
+) -> list[PolicySigner]:
     group = settings.blockchain
     policy = SignerPolicy(
         mint=require(group.mint_address, "BLOCKCHAIN_MINT_ADDRESS"),
         token_program=str(TOKEN_PROGRAMS[group.token_program]),
-        payer=str(keys.payer.pubkey()),
+        payer=keys.payer.address,
         max_per_transaction=group.max_tokens_per_transaction,
         max_per_day=group.max_tokens_per_day,
+        max_unit_price_micro_lamports=group.priority_fee_cap_micro_lamports,
     )
-    pairs = dict.fromkeys((keys.authority, keys.payer))
-    return [PolicySigner(pair, policy, clock.now_ms, spent_today) for pair in pairs]
+    signed = journal.signed_since(clock.now_ms() // _DAY_MS * _DAY_MS)
+    by_address = {key.address: key for key in (keys.authority, keys.payer)}
+    return [
+        PolicySigner(key, policy, clock.now_ms, signed, journal.refused(key.address))
+        for key in by_address.values()
+    ]
 
 
 def _sender(

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from urllib.parse import urlsplit
 
 from gridtokenx_cloud.adapters.http_api import ReadyCheck, build_api
-from gridtokenx_cloud.adapters.keystore import load_keypair
+from gridtokenx_cloud.adapters.keystore import load_key
 from gridtokenx_cloud.adapters.mqtt import MqttIngest
 from gridtokenx_cloud.adapters.store.access import SqlAccess
 from gridtokenx_cloud.adapters.store.database import Database, open_database
@@ -101,11 +101,11 @@ def ingest_service(parts: Parts) -> IngestService:
         SigningKeyError: The cloud's key cannot be used.
     """
     settings = parts.settings
-    key = load_keypair(require(settings.cloud.cloud_key, "GTX_CLOUD_CLOUD_KEY"))
+    key = load_key(require(settings.cloud.cloud_key, "GTX_CLOUD_CLOUD_KEY"))
     return IngestService(
         SqlIngestStore(parts.database),
         verify,
-        lambda message: bytes(key.sign_message(message)),
+        key.sign_now,
         lambda: reading_rules(parts.live.current()),
         require(settings.blockchain.mint_address, "BLOCKCHAIN_MINT_ADDRESS"),
         parts.clock,

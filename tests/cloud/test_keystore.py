@@ -17,9 +17,10 @@ from solders.system_program import (
 )
 
 from gridtokenx_cloud.adapters.keystore import (
+    LocalSigner,
     PolicySigner,
     SignerPolicy,
-    load_keypair,
+    load_key,
     write_keypair,
 )
 from gridtokenx_cloud.adapters.solana_rpc.lookup import (
@@ -52,7 +53,9 @@ DAY_MS = 86_400_000
 def signer(cap: int = 1000, day: int = 1500, now_ms: list[int] | None = None) -> PolicySigner:
     at = now_ms or [0]
     return PolicySigner(
-        AUTHORITY, SignerPolicy(str(MINT), str(TOKEN), str(PAYER), cap, day), lambda: at[0]
+        LocalSigner(AUTHORITY),
+        SignerPolicy(str(MINT), str(TOKEN), str(PAYER), cap, day),
+        lambda: at[0],
     )
 
 
@@ -90,7 +93,7 @@ def test_a_key_file_is_that_of_the_solana_command_line(tmp_path: Path) -> None:
     write_keypair(path, AUTHORITY)
 
     assert json.loads(path.read_text()) == list(bytes(AUTHORITY))
-    assert load_keypair(path) == AUTHORITY
+    assert load_key(path).expose() == bytes(AUTHORITY)
     with pytest.raises(SigningKeyError, match="can't be made"):
         write_keypair(path, AUTHORITY)
 
@@ -101,7 +104,7 @@ def test_a_key_that_others_can_read_is_refused_with_the_way_out(tmp_path: Path) 
     path.chmod(0o640)
 
     with pytest.raises(SigningKeyError) as caught:
-        load_keypair(path)
+        load_key(path)
 
     assert str(path) in str(caught.value)
     assert "0640" in str(caught.value)
@@ -120,31 +123,31 @@ def test_a_damaged_key_file_is_one_clear_line_without_its_content(
     path.chmod(0o600)
 
     with pytest.raises(SigningKeyError, match="is no Solana key") as caught:
-        load_keypair(path)
+        load_key(path)
 
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is None
 
 
 def test_a_missing_key_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SigningKeyError, match="can't be read: FileNotFoundError"):
-        load_keypair(tmp_path / "missing.json")
+    with pytest.raises(SigningKeyError, match="cannot be read"):
+        load_key(tmp_path / "missing.json")
 
 
-def test_a_mint_of_our_token_is_signed_and_the_key_never_shown() -> None:
+async def test_a_mint_of_our_token_is_signed_and_the_key_never_shown() -> None:
     one = signer()
     body = message(mint(600, 400))
 
-    signature = Signature.from_bytes(one.sign(body))
+    signature = Signature.from_bytes(await one.sign(body))
 
     assert signature.verify(AUTHORITY.pubkey(), body)
     assert repr(one) == f"PolicySigner({AUTHORITY.pubkey()})"
 
 
-def test_making_a_token_account_is_signed() -> None:
+async def test_making_a_token_account_is_signed() -> None:
     body = message([create_account_instruction(THE_TOKEN, OTHER)])
 
-    signature = Signature.from_bytes(signer().sign(body))
+    signature = Signature.from_bytes(await signer().sign(body))
 
     assert signature.verify(AUTHORITY.pubkey(), body)
 
@@ -200,9 +203,9 @@ REFUSED: dict[str, list[Instruction]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_the_signer_refuses(name: str) -> None:
+async def test_the_signer_refuses(name: str) -> None:
     with pytest.raises(SigningKeyError, match="refuses"):
-        signer().sign(message(REFUSED[name]))
+        await signer().sign(message(REFUSED[name]))
 
 
 ALLOWED: dict[str, list[Instruction]] = {
@@ -216,13 +219,13 @@ ALLOWED: dict[str, list[Instruction]] = {
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-def test_the_signer_signs(name: str) -> None:
+async def test_the_signer_signs(name: str) -> None:
     body = message(ALLOWED[name])
 
-    assert Signature.from_bytes(signer().sign(body)).verify(AUTHORITY.pubkey(), body)
+    assert Signature.from_bytes(await signer().sign(body)).verify(AUTHORITY.pubkey(), body)
 
 
-def test_a_mint_through_a_lookup_table_is_weighed_by_what_the_table_holds() -> None:
+async def test_a_mint_through_a_lookup_table_is_weighed_by_what_the_table_holds() -> None:
     table = Table(OTHER, (MINT, PAYER), None)
     content = mint(5)
     paid = Instruction(
@@ -236,7 +239,7 @@ def test_a_mint_through_a_lookup_table_is_weighed_by_what_the_table_holds() -> N
         )
     )
 
-    signer().sign(body, {str(OTHER): [str(MINT), str(PAYER)]})
+    await signer().sign(body, {str(OTHER): [str(MINT), str(PAYER)]})
 
     wrong: list[dict[str, list[str]]] = [
         {},
@@ -245,22 +248,22 @@ def test_a_mint_through_a_lookup_table_is_weighed_by_what_the_table_holds() -> N
     ]
     for seen in wrong:
         with pytest.raises(SigningKeyError, match=r"can.t be seen|refuses"):
-            signer().sign(body, seen)
+            await signer().sign(body, seen)
 
 
-def test_bytes_that_are_no_message_are_refused() -> None:
+async def test_bytes_that_are_no_message_are_refused() -> None:
     with pytest.raises(SigningKeyError, match="no transaction message"):
-        signer().sign(b"\x01\x02")
+        await signer().sign(b"\x01\x02")
 
 
-def test_the_daily_cap_counts_a_batch_once_and_starts_anew_at_midnight_utc() -> None:
+async def test_the_daily_cap_counts_a_batch_once_and_starts_anew_at_midnight_utc() -> None:
     now_ms = [DAY_MS - 1]
     one = signer(now_ms=now_ms)
-    one.sign(message(mint(1000)))
-    one.sign(message(mint(1000)))
+    await one.sign(message(mint(1000)))
+    await one.sign(message(mint(1000)))
 
     with pytest.raises(SigningKeyError, match="per day"):
-        one.sign(message(mint(501, batch_id=2)))
-    one.sign(message(mint(500, batch_id=3)))
+        await one.sign(message(mint(501, batch_id=2)))
+    await one.sign(message(mint(500, batch_id=3)))
     now_ms[0] += 1
-    one.sign(message(mint(1000, batch_id=4)))
+    await one.sign(message(mint(1000, batch_id=4)))

@@ -16,7 +16,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from solders.keypair import Keypair
 
-from gridtokenx_cloud.adapters.keystore import write_keypair
+from gridtokenx_cloud.adapters.keystore import LocalSigner, write_keypair
 from gridtokenx_cloud.adapters.solana_rpc.rpc import connect
 from gridtokenx_cloud.adapters.solana_rpc.setup import airdrop, create_mint
 from gridtokenx_cloud.adapters.solana_rpc.transactions import TOKEN
@@ -208,7 +208,7 @@ async def _make_token(url: str, payer: Keypair, authority: Keypair) -> tuple[str
     rpc, endpoints = connect([url], 10)
     try:
         await airdrop(rpc, payer.pubkey(), _LAMPORTS)
-        mint = await create_mint(rpc, payer, authority.pubkey(), TOKEN, 9)
+        mint = await create_mint(rpc, LocalSigner(payer), authority.pubkey(), TOKEN, 9)
         return str(mint), str(await rpc.call("getGenesisHash"))
     finally:
         for endpoint in endpoints:

@@ -14,7 +14,7 @@ from typing import Any
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
-from gridtokenx_cloud.adapters.keystore import PolicySigner, SignerPolicy
+from gridtokenx_cloud.adapters.keystore import LocalSigner, PolicySigner, SignerPolicy
 from gridtokenx_cloud.adapters.localnet import Localnet
 from gridtokenx_cloud.adapters.localnet.errors import CutConnectionError
 from gridtokenx_cloud.adapters.localnet.rpc import answer
@@ -118,8 +118,8 @@ class World:
             str(self.token.mint), str(self.token.program), str(PAYER.pubkey()), 10**13, cap
         )
         signers = [
-            PolicySigner(AUTHORITY, policy, self.clock.now_ms),
-            PolicySigner(PAYER, policy, self.clock.now_ms),
+            PolicySigner(LocalSigner(AUTHORITY), policy, self.clock.now_ms),
+            PolicySigner(LocalSigner(PAYER), policy, self.clock.now_ms),
         ]
         return Sender(self.failover, self.token, signers, self.clock, sleep=self.sleep)
 
@@ -154,7 +154,7 @@ async def new_world() -> World:
     token = Token(nothing, TOKEN, 9, AUTHORITY.pubkey(), PAYER.pubkey())
     world = World(chain, rpc, token, clock)
     await airdrop(rpc, PAYER.pubkey(), 10 * 10**9, world.sleep)
-    mint = await create_mint(rpc, PAYER, AUTHORITY.pubkey(), TOKEN, 9, world.sleep)
+    mint = await create_mint(rpc, LocalSigner(PAYER), AUTHORITY.pubkey(), TOKEN, 9, world.sleep)
     world.token = Token(mint, TOKEN, 9, AUTHORITY.pubkey(), PAYER.pubkey())
     return world
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 from solders.pubkey import Pubkey
 
-from gridtokenx_cloud.adapters.keystore import load_keypair
 from gridtokenx_cloud.adapters.solana_rpc.history import SolanaHistory
 from gridtokenx_cloud.adapters.solana_rpc.rpc import connect
 from gridtokenx_cloud.adapters.solana_rpc.setup import airdrop as ask_for_airdrop
@@ -27,9 +26,15 @@ from gridtokenx_cloud.batching import (
 from gridtokenx_cloud.commands.context import CommandContext
 from gridtokenx_cloud.errors import ValidationError
 from gridtokenx_cloud.formats import max_recipients
-from gridtokenx_cloud.mint_wiring import connected, conversion_of, format_of, public_token
+from gridtokenx_cloud.mint_wiring import (
+    connected,
+    conversion_of,
+    format_of,
+    load_keys,
+    public_token,
+)
 from gridtokenx_cloud.proof import is_in_batch, make_proof, proof_from_json, proof_to_json
-from gridtokenx_cloud.settings import Settings, require
+from gridtokenx_cloud.settings import Settings
 from gridtokenx_wire import base58
 from gridtokenx_wire.encoding import parse_line
 from gridtokenx_wire.errors import WireError
@@ -65,13 +70,13 @@ def mint_account_create(
 
 async def _create(settings: Settings, decimals: int, airdrop: bool) -> tuple[Pubkey, str]:
     group = settings.blockchain
-    authority = load_keypair(require(group.mint_authority_key, "BLOCKCHAIN_MINT_AUTHORITY_KEY"))
-    payer = load_keypair(require(group.fee_payer_key, "BLOCKCHAIN_FEE_PAYER_KEY"))
+    keys = load_keys(settings)
+    payer, authority = (Pubkey.from_string(key.address) for key in (keys.payer, keys.authority))
     program = TOKEN_PROGRAMS[group.token_program]
     async with connected(settings) as rpc:
         if airdrop:
-            await ask_for_airdrop(rpc, payer.pubkey(), _AIRDROP_LAMPORTS)
-        address = await create_mint(rpc, payer, authority.pubkey(), program, decimals)
+            await ask_for_airdrop(rpc, payer, _AIRDROP_LAMPORTS)
+        address = await create_mint(rpc, keys.payer, authority, program, decimals)
         return address, str(await rpc.call("getGenesisHash"))
 
 

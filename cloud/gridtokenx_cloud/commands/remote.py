@@ -87,14 +87,14 @@ def _ask(
     context: CommandContext, gateway_id: str, name: CommandName, argument: str, timeout_s: int
 ) -> Reply | None:
     # paho and solders would double the start of every other `gateway` command.
-    from gridtokenx_cloud.adapters.keystore import load_keypair
+    from gridtokenx_cloud.adapters.keystore import load_key
     from gridtokenx_cloud.adapters.mqtt.errand import ask_gateway
     from gridtokenx_cloud.adapters.store.command_book import SqlCommandBook
     from gridtokenx_cloud.adapters.verifier import verify
     from gridtokenx_cloud.settings import require
 
     cloud = context.settings.cloud
-    key = load_keypair(require(cloud.cloud_key, "GTX_CLOUD_CLOUD_KEY"))
+    key = load_key(require(cloud.cloud_key, "GTX_CLOUD_CLOUD_KEY"))
     nonce = secrets.token_hex(16)
     now_ms = context.clock.now_ms()
     try:
@@ -107,7 +107,7 @@ def _ask(
                 command=name,
                 argument=argument,
             ),
-            lambda message: bytes(key.sign_message(message)),
+            key.sign_now,
         )
     except WireError as exc:
         raise click.UsageError(str(exc)) from exc

@@ -18,6 +18,8 @@ class Group(BaseSettings):
 
     KEY_FILES: ClassVar[frozenset[str]] = frozenset()
     """Fields that name a key's file (`file:` or `credential:`) and never hold the key."""
+    SIGNING_KEYS: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say where a signing key is, in one of the ways of `settings.keys`."""
     SECRETS: ClassVar[frozenset[str]] = frozenset()
     """Fields whose value is never shown; their `file:` must be closed to others."""
 

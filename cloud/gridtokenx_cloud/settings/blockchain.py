@@ -7,6 +7,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from gridtokenx_cloud.settings.base import Group
+from gridtokenx_cloud.settings.keys import KeyReference
 from gridtokenx_cloud.settings.values import Base58Key, PlainInt
 
 U64_MAX = 2**64 - 1
@@ -16,7 +17,8 @@ class BlockchainSettings(Group):
     """The token, its keys, and the limits of one transaction."""
 
     model_config = SettingsConfigDict(env_prefix="BLOCKCHAIN_")
-    KEY_FILES: ClassVar[frozenset[str]] = frozenset({"mint_authority_key", "fee_payer_key"})
+    KEY_FILES: ClassVar[frozenset[str]] = frozenset({"key_password"})
+    SIGNING_KEYS: ClassVar[frozenset[str]] = frozenset({"mint_authority_key", "fee_payer_key"})
     SECRETS: ClassVar[frozenset[str]] = frozenset({"marker_secret"})
 
     mint_address: Base58Key | None = Field(
@@ -31,11 +33,19 @@ class BlockchainSettings(Group):
     transaction_format: Literal["auto", "legacy", "v0", "v1"] = Field(
         "auto", description="Format of mint transactions; auto = the widest the cluster takes"
     )
-    mint_authority_key: Path | None = Field(
-        None, description="Key that may mint, mode 0600; needed by settle"
+    mint_authority_key: KeyReference | None = Field(
+        None,
+        description="Key that may mint: file:PATH (mode 0600), enc:PATH, credential:NAME or"
+        " keychain:SERVICE?...; needed by settle",
     )
-    fee_payer_key: Path | None = Field(
-        None, description="Key that pays fees and rent, mode 0600; needed by settle"
+    fee_payer_key: KeyReference | None = Field(
+        None, description="Key that pays fees and rent, given in the same ways; needed by settle"
+    )
+    key_password: Path | None = Field(
+        None, description="File with the password of enc: keys, mode 0600"
+    )
+    signer_timeout_secs: PlainInt = Field(
+        10, ge=1, le=60, description="Patience with a service that signs, s"
     )
     marker_secret: SecretStr | None = Field(
         None,

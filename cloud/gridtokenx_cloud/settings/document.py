@@ -17,7 +17,8 @@ _TEMPLATE_HEAD = """\
 # of what you change. `gtx-cloud check-config` lists everything that is wrong, at once.
 #
 # A value may be `file:PATH` (its text stands in that file) or `credential:NAME` (systemd's
-# LoadCredential=). Keys and secrets must be given that way in production.
+# LoadCredential=). Keys and secrets must be given that way in production. The mint authority's and
+# the fee payer's key may also be `enc:PATH` or `keychain:SERVICE?...`, see docs/keys.md.
 """
 
 _PAGE_HEAD = """\
@@ -29,7 +30,8 @@ fault. `gtx-cloud check-config` lists every fault at once and exits with 2.
 
 A value may be `file:PATH` (its text stands in that file) or `credential:NAME` (systemd's
 `LoadCredential=`). The three keys are always given that way, and their files belong to one user
-alone (mode 0600). In production a secret in plain text is refused (`PlainSecret`), and so are
+alone (mode 0600); the mint authority's and the fee payer's may also be sealed with a password or
+stay in a service that signs ([keys.md](keys.md)). In production a secret in plain text is refused (`PlainSecret`), and so are
 `mqtt://` and a single RPC endpoint.
 `deploy/env/` has a file for each environment to start from.
 

@@ -17,6 +17,7 @@ from gridtokenx_cloud.settings.blockchain import BlockchainSettings
 from gridtokenx_cloud.settings.cloud import CloudSettings
 from gridtokenx_cloud.settings.describe import allowed, default_text
 from gridtokenx_cloud.settings.fault import Fault, FaultCode, fault
+from gridtokenx_cloud.settings.keys import names_a_key, with_credentials_found
 from gridtokenx_cloud.settings.rules import Groups, cross_faults
 from gridtokenx_cloud.settings.sources import (
     Given,
@@ -202,6 +203,12 @@ class _KeyInPlainError(Exception):
 def _text(name: str, given: Given, environ: Mapping[str, str]) -> str:
     group_name, field = _FIELDS[name]
     group = GROUPS[group_name]
+    if field in group.SIGNING_KEYS:
+        if not names_a_key(given.text):
+            raise _KeyInPlainError
+        return with_credentials_found(
+            given.text, lambda text: referenced_path(Given(text, given.source), environ)
+        )
     if field in group.KEY_FILES:
         if not given.is_reference:
             raise _KeyInPlainError
@@ -240,7 +247,8 @@ def _groups(texts: Mapping[str, str]) -> tuple[Groups, list[Fault]]:
 def bad_value(group: type[Group], field: str, values: Mapping[str, str], error: Any) -> Fault:
     """Return the fault of a text that pydantic refused with *error*."""
     name, info = group.env_name(field), group.model_fields[field]
-    shown = "***" if field in group.SECRETS | {"solana_rpc_urls"} else values[field]
+    hidden = group.SECRETS | group.SIGNING_KEYS | {"solana_rpc_urls"}
+    shown = "***" if field in hidden else values[field]
     if field == "database_url":
         shown = without_password(shown)
     what = str(error["ctx"]["error"]) if error["type"] == "value_error" else "is not allowed"

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from gridtokenx_cloud.settings.private_file import PrivateFileError, read_private
+
 _SECRET_BYTES_MAX = 64 * 1024
 
 
@@ -72,14 +74,21 @@ def read_text(path: Path, secret: bool) -> str:
         SourceError: Not readable, too long, no text, or a secret that others may read.
     """
     try:
-        if secret and path.stat().st_mode & 0o077:
-            raise SourceError(f"names {path}, which others may read; run: chmod 600 {path}")
+        if secret:
+            return _line(read_private(path))
         with path.open("rb") as file:
             content = file.read(_SECRET_BYTES_MAX + 1)
         if len(content) > _SECRET_BYTES_MAX:
             raise SourceError(f"names {path}, which is no setting but a large file")
-        return content.decode().removesuffix("\n").removesuffix("\r")
+        return _line(content)
+    except PrivateFileError as exc:
+        raise SourceError(f"names a file that cannot be used: {exc}") from None
     except OSError as exc:
         raise SourceError(f"names {path}, which cannot be read ({exc.strerror})") from exc
-    except UnicodeDecodeError as exc:
-        raise SourceError(f"names {path}, which holds no text") from exc
+    except UnicodeDecodeError:
+        # Without its cause, which carries the bytes that may be the secret.
+        raise SourceError(f"names {path}, which holds no text") from None
+
+
+def _line(content: bytes) -> str:
+    return content.decode().removesuffix("\n").removesuffix("\r")

@@ -146,7 +146,7 @@ class SolanaMintChain:
         limit = compute_unit_limit(used, batch.exhausted_attempts)
         message = self._message(instructions, form, Budget(limit, price), recent, table)
         seen = {str(table.address): [str(key) for key in table.addresses]} if table else {}
-        signature, raw = self._sender.sign(message, form, seen)
+        signature, raw = await self._sender.sign(message, form, seen)
         if len(raw) != (size := transaction_bytes(form, count, memo, signatures)):
             raise TransactionTooLargeError(
                 f"batch {batch.batch_id}: {len(raw)} bytes, and a {form.value} transaction with"

@@ -35,15 +35,20 @@ T = TypeVar("T")
 
 
 class Signer(Protocol):
-    """Holds one key; `adapters.keystore.PolicySigner` is one."""
+    """One key behind a policy; `adapters.keystore.PolicySigner` is one."""
 
     @property
     def address(self) -> str:
         """Base58 public key."""
         ...
 
-    def sign(self, message: bytes, tables: Mapping[str, Sequence[str]] = _NO_TABLES) -> bytes:
-        """Return the 64-byte signature; raise `SigningKeyError` when the policy forbids it."""
+    async def sign(self, message: bytes, tables: Mapping[str, Sequence[str]] = _NO_TABLES) -> bytes:
+        """Return the 64-byte signature.
+
+        Raises:
+            SignerUnavailableError: The service that holds the key did not answer.
+            SigningKeyError: The policy forbids it.
+        """
         ...
 
 
@@ -124,7 +129,7 @@ class Sender:
     async def _read_rent(self) -> int:
         return int(await self.rpc.call("getMinimumBalanceForRentExemption", 0))
 
-    def sign(
+    async def sign(
         self,
         message: AnyMessage,
         form: TransactionFormat,
@@ -133,12 +138,14 @@ class Sender:
         """Return (signature that names the transaction, bytes).
 
         Raises:
+            SignerUnavailableError: The service that holds a key did not answer.
             SigningKeyError: A signer refuses.
             TransactionTooLargeError: No node would take the bytes.
         """
         body = to_bytes_versioned(message)
         needed = list(message.account_keys)[: message.header.num_required_signatures]
-        signatures = [self._signers[str(key)].sign(body, tables) for key in needed]
+        # One after the other: what the first one refuses, the second is not asked for.
+        signatures = [await self._signers[str(key)].sign(body, tables) for key in needed]
         return signed(message, signatures, form)
 
     async def send(self, raw: bytes) -> None:
@@ -155,7 +162,7 @@ class Sender:
         recent = await self.recent(fresh=True)
         budget = Budget(_UNITS_PER_INSTRUCTION * len(instructions), await self.unit_price())
         message = compile_message(instructions, self.token.payer, recent.blockhash, form, budget)
-        _, raw = self.sign(message, form)
+        _, raw = await self.sign(message, form)
         while True:
             await self.send(raw)
             await self.sleep(_POLL_S)

@@ -7,15 +7,16 @@ from collections.abc import Awaitable, Callable
 from solders.hash import Hash
 from solders.instruction import AccountMeta, Instruction
 from solders.keypair import Keypair
-from solders.message import Message
+from solders.message import Message, to_bytes_versioned
 from solders.pubkey import Pubkey
 from solders.system_program import CreateAccountParams, create_account
 from solders.token.state import Mint
-from solders.transaction import VersionedTransaction
 
 from gridtokenx_cloud.adapters.solana_rpc.rpc import JsonRpc
-from gridtokenx_cloud.adapters.solana_rpc.transactions import Token
+from gridtokenx_cloud.adapters.solana_rpc.transactions import Token, signed
 from gridtokenx_cloud.errors import ChainMismatchError, RpcUnavailableError
+from gridtokenx_cloud.formats import TransactionFormat
+from gridtokenx_cloud.ports.keys import KeySigner
 
 _MINT_BYTES = 82
 _INITIALIZE_MINT_2 = 20
@@ -95,7 +96,7 @@ async def _balance(rpc: JsonRpc, address: Pubkey) -> int:
 
 async def create_mint(
     rpc: JsonRpc,
-    payer: Keypair,
+    payer: KeySigner,
     authority: Pubkey,
     program: Pubkey,
     decimals: int,
@@ -105,13 +106,15 @@ async def create_mint(
 
     Raises:
         RpcUnavailableError: The transaction has expired; run it again.
+        SignerUnavailableError: The service that holds the payer's key did not answer.
     """
     mint = Keypair()
+    paying = Pubkey.from_string(payer.address)
     rent = await rpc.call("getMinimumBalanceForRentExemption", _MINT_BYTES)
     value = (await rpc.call("getLatestBlockhash", _FINALIZED))["value"]
     create = create_account(
         CreateAccountParams(
-            from_pubkey=payer.pubkey(),
+            from_pubkey=paying,
             to_pubkey=mint.pubkey(),
             lamports=rent,
             space=_MINT_BYTES,
@@ -122,8 +125,10 @@ async def create_mint(
     mint_meta = AccountMeta(mint.pubkey(), is_signer=False, is_writable=True)
     initialize = Instruction(program, data, [mint_meta])
     blockhash = Hash.from_string(value["blockhash"])
-    message = Message.new_with_blockhash([create, initialize], payer.pubkey(), blockhash)
-    raw = bytes(VersionedTransaction(message, [payer, mint]))
+    message = Message.new_with_blockhash([create, initialize], paying, blockhash)
+    body = to_bytes_versioned(message)
+    signatures = [await payer.sign(body), bytes(mint.sign_message(body))]
+    _, raw = signed(message, signatures, TransactionFormat.LEGACY)
     text = base64.b64encode(raw).decode()
     # A new key each time, so a second run never collides with a first that landed late.
     await rpc.call(

@@ -56,15 +56,6 @@ class SqlMintStore(SqlMintQueue):
             for name, value in new:
                 _audit(tx, now_ms, "config_changed", f"fact:{name}", value=value)
 
-    def signed_since(self, since_ms: int) -> int:
-        """Return the base units of batches with an attempt signed since then."""
-        row = self._database.connection.execute(
-            "SELECT COALESCE(SUM(total_base_units), 0) AS units FROM mint_batches WHERE batch_id"
-            " IN (SELECT batch_id FROM mint_attempts WHERE signed_at_ms >= ?)",
-            (since_ms,),
-        ).fetchone()
-        return int(row["units"])
-
     def live_batches(self) -> list[int]:
         """See `MintBatches.live_batches`."""
         rows = self._database.connection.execute(

@@ -1,14 +1,10 @@
-"""Key files, and signers that read what they sign before they sign it."""
+"""Signers that read what they sign before they sign it."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from stat import S_IMODE
 
 from solders.instruction import CompiledInstruction
-from solders.keypair import Keypair
-from solders.message import from_bytes_versioned
+from solders.message import MessageV1, from_bytes_versioned
 from solders.pubkey import Pubkey
 from solders.system_program import ID as SYSTEM
 
@@ -18,65 +14,21 @@ from gridtokenx_cloud.adapters.solana_rpc.transactions import (
     COMPUTE_BUDGET,
     MEMO,
     MINT_TO_CHECKED,
+    AnyMessage,
     resolved_keys,
 )
 from gridtokenx_cloud.errors import SigningKeyError
+from gridtokenx_cloud.ports.keys import KeySigner
 
 _DAY_MS = 86_400_000
 _MAX_MARKER_LAMPORTS = 2_000_000
+_MAX_COMPUTE_UNITS = 1_400_000
+_SET_LIMIT, _SET_PRICE = b"\x02", b"\x03"
 _CREATE_WITH_SEED = (3).to_bytes(4, "little")
 _CREATE_IDEMPOTENT = b"\x01"
 _TRANSFER_WITH_SEED = (11).to_bytes(4, "little")
 _NO_TABLES: Mapping[str, Sequence[str]] = {}
-
-
-def load_keypair(path: Path) -> Keypair:
-    """Return the key of a file as the Solana command line writes it.
-
-    Raises:
-        SigningKeyError: Missing, readable by others, or no JSON array of 64 numbers.
-    """
-    try:
-        mode = S_IMODE(path.stat().st_mode)
-        text = path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise SigningKeyError(f"key file {path} can't be read: {exc.__class__.__name__}") from exc
-    if mode & 0o077:
-        raise SigningKeyError(
-            f"key file {path} has mode {mode:04o}, others can read it; run `chmod 600 {path}`"
-        )
-    return _parse(path, text)
-
-
-def _parse(path: Path, text: str) -> Keypair:
-    fault = SigningKeyError(
-        f"key file {path} is no Solana key: a JSON array of 64 numbers from 0 to 255 whose halves"
-        " belong together; restore it from the backup"
-    )
-    try:
-        numbers = json.loads(text)
-        if not isinstance(numbers, list) or len(numbers) != 64:
-            raise fault
-        secret = bytes(numbers)
-        pair = Keypair.from_seed(secret[:32])
-    except (ValueError, TypeError):
-        raise fault from None
-    if bytes(pair) != secret:
-        raise fault
-    return pair
-
-
-def write_keypair(path: Path, pair: Keypair) -> None:
-    """Write a new key file with mode 0600; an existing file is never overwritten.
-
-    Raises:
-        SigningKeyError: The file exists, or the folder can't be written.
-    """
-    try:
-        path.touch(mode=0o600, exist_ok=False)
-        path.write_text(json.dumps(list(bytes(pair))), encoding="ascii")
-    except OSError as exc:
-        raise SigningKeyError(f"key file {path} can't be made: {exc.__class__.__name__}") from exc
+_NOTHING: Mapping[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +41,7 @@ class SignerPolicy:
         payer: Base58 address of who pays; the rent of markers and tables goes back there.
         max_per_transaction: Base units.
         max_per_day: Base units per UTC day.
+        max_unit_price_micro_lamports: Per compute unit; what is above only makes the payer poor.
     """
 
     mint: str
@@ -96,27 +49,36 @@ class SignerPolicy:
     payer: str
     max_per_transaction: int
     max_per_day: int
+    max_unit_price_micro_lamports: int = 1_000_000
 
 
 class PolicySigner:
     """One key behind a policy; shows nothing but its address.
 
     Args:
-        pair: The key.
+        key: Signs what the policy allows.
         policy: What may be signed.
         now_ms: Wall clock, for the daily cap.
-        spent_today: Base units already minted on this UTC day.
+        signed_today: Marker -> base units of the batches that were signed on this UTC day before
+            the process began.
+        on_refused: Told why something was not signed.
     """
 
     def __init__(
-        self, pair: Keypair, policy: SignerPolicy, now_ms: Callable[[], int], spent_today: int = 0
+        self,
+        key: KeySigner,
+        policy: SignerPolicy,
+        now_ms: Callable[[], int],
+        signed_today: Mapping[str, int] = _NOTHING,
+        on_refused: Callable[[str], None] = lambda _reason: None,
     ) -> None:
-        self._pair = pair
+        self._key = key
         self._policy = policy
         self._now_ms = now_ms
         self._day = now_ms() // _DAY_MS
         # By marker, so that signing a batch again after an expiry does not count twice.
-        self._signed: dict[Pubkey | None, int] = {None: spent_today}
+        self._signed = dict(signed_today)
+        self._on_refused = on_refused
 
     def __repr__(self) -> str:
         return f"PolicySigner({self.address})"
@@ -124,9 +86,9 @@ class PolicySigner:
     @property
     def address(self) -> str:
         """Base58 public key."""
-        return str(self._pair.pubkey())
+        return self._key.address
 
-    def sign(self, message: bytes, tables: Mapping[str, Sequence[str]] = _NO_TABLES) -> bytes:
+    async def sign(self, message: bytes, tables: Mapping[str, Sequence[str]] = _NO_TABLES) -> bytes:
         """Return the signature over a message the policy allows.
 
         Args:
@@ -134,13 +96,20 @@ class PolicySigner:
             tables: Lookup table -> its finalized addresses, for the tables the message names.
 
         Raises:
+            SignerUnavailableError: The service that holds the key did not answer.
             SigningKeyError: It does something else than minting our token, or too much of it.
         """
-        marker, amount = review(message, self._policy, tables)
-        self._count(marker, amount)
-        return bytes(self._pair.sign_message(message))
+        try:
+            marker, amount = review(message, self._policy, tables)
+            if marker is not None:
+                self._count(str(marker), amount)
+        except SigningKeyError as exc:
+            self._on_refused(str(exc))
+            raise
+        return await self._key.sign(message)
 
-    def _count(self, marker: Pubkey | None, amount: int) -> None:
+    def _count(self, marker: str, amount: int) -> None:
+        """Reserve what is about to be signed; a signature that fails keeps it for its batch."""
         day = self._now_ms() // _DAY_MS
         if day != self._day:
             self._day, self._signed = day, {}
@@ -176,6 +145,7 @@ def review(
     except ValueError as exc:
         raise SigningKeyError("the signer refuses bytes that are no transaction message") from exc
     keys = resolved_keys(parsed, tables)
+    _check_price(parsed, policy)
     effects: list[_Effect] = []
     for number, instruction in enumerate(parsed.instructions):
         effect = _allowed(instruction, keys, policy)
@@ -184,6 +154,18 @@ def review(
             raise SigningKeyError(f"the signer refuses instruction {number} of program {program}")
         effects.append(effect)
     return _weighed(effects, policy)
+
+
+def _check_price(message: AnyMessage, policy: SignerPolicy) -> None:
+    # The one format that has its price beside the instructions: lamports for the whole.
+    price = policy.max_unit_price_micro_lamports
+    most = -(-_MAX_COMPUTE_UNITS * price // 10**6)
+    if isinstance(message, MessageV1) and (message.config.priority_fee or 0) > most:
+        raise SigningKeyError(
+            f"the signer refuses a priority fee of {message.config.priority_fee} lamports; at"
+            f" {price} micro-lamports per unit (BLOCKCHAIN_PRIORITY_FEE_CAP_MICRO_LAMPORTS) it is"
+            f" at most {most}"
+        )
 
 
 def _weighed(effects: Sequence[_Effect], policy: SignerPolicy) -> tuple[Pubkey | None, int]:
@@ -211,7 +193,7 @@ def _allowed(
     """Return what an instruction does, or None when it is not allowed."""
     program, data = keys[instruction.program_id_index], bytes(instruction.data)
     accounts = [keys[index] for index in bytes(instruction.accounts)]
-    if program == MEMO or (program == COMPUTE_BUDGET and data[:1] in (b"\x02", b"\x03")):
+    if program == MEMO or (program == COMPUTE_BUDGET and _cheap(data, policy)):
         return _Effect()
     if program == ASSOCIATED:
         known = data == _CREATE_IDEMPOTENT and len(accounts) == 6
@@ -224,6 +206,13 @@ def _allowed(
         return _Effect(marker=accounts[1])
     upkeep = _empties_marker if program == SYSTEM else _keeps_table if program == LOOKUP else None
     return _Effect(upkeep=True) if upkeep and upkeep(data, accounts, policy) else None
+
+
+def _cheap(data: bytes, policy: SignerPolicy) -> bool:
+    price = int.from_bytes(data[1:], "little")
+    return data[:1] == _SET_LIMIT or (
+        data[:1] == _SET_PRICE and price <= policy.max_unit_price_micro_lamports
+    )
 
 
 def _empties_marker(data: bytes, accounts: Sequence[Pubkey], policy: SignerPolicy) -> bool:
