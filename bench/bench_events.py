@@ -17,6 +17,7 @@ from statistics import quantiles
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from gridtokenx_cloud.adapters.limits import AccessLimits
 from gridtokenx_cloud.adapters.store.events import SqlEventStore
 from gridtokenx_cloud.adapters.websocket_api import EventServer, EventServerLimits
 from gridtokenx_cloud.broadcast import Broadcast, BroadcastLimits
@@ -86,7 +87,9 @@ def main() -> int:
         limits = BroadcastLimits(per_user=CONNECTIONS)
         hub = Broadcast(SqlEventStore(rows.database), rows.clock, limits)
         tuned = EventServerLimits(tune_gc=True)
-        server = EventServer("127.0.0.1", 0, hub, rows.access, (), tuned)
+        server = EventServer(
+            "127.0.0.1", 0, hub, rows.access, (), AccessLimits(rows.clock, 100_000), tuned
+        )
         server.start()
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()

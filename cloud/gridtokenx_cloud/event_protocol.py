@@ -13,6 +13,7 @@ from gridtokenx_cloud.events import EVENT_TYPES, BatchMintingCompleted, MarketEv
 
 SUBPROTOCOL: Final = "gridtokenx.v1"
 MAX_MESSAGE_BYTES: Final = 16_384
+STREAM_LABELS: Final = ("me", "admin", "public")
 _MAX_STREAMS = 8
 _MAX_TYPES = 8
 _MAX_METERS = 64
@@ -169,8 +170,8 @@ def _resume_point(entry: Any) -> ResumePoint:
     if not isinstance(entry, dict):
         raise _bad('a stream is an object such as {"s": "me"}')
     _only(entry, {"s", "epoch", "o"})
-    if entry.get("s") not in ("me", "admin"):
-        raise _bad("s must be me or admin")
+    if entry.get("s") not in STREAM_LABELS:
+        raise _bad(f"s must be one of {', '.join(STREAM_LABELS)}")
     if ("epoch" in entry) != ("o" in entry):
         raise _bad("epoch and o come together")
     if "o" not in entry:

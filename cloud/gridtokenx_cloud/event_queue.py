@@ -28,10 +28,21 @@ class EventQueue:
 
     def __init__(self) -> None:
         self.live_bytes = 0
+        self._replayed = 0
         self._events: OrderedDict[tuple[str, str | int], QueuedEvent] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._events)
+
+    @property
+    def live(self) -> int:
+        """How many wait that no resume asked for."""
+        return len(self._events) - self._replayed
+
+    @property
+    def replays(self) -> bool:
+        """Whether the next one is part of a resume."""
+        return next(iter(self._events.values())).replayed if self._events else False
 
     def append(self, event: QueuedEvent) -> None:
         """Add *event*; an older one with its conflation key leaves the queue."""
@@ -40,7 +51,9 @@ class EventQueue:
             key = (event.stream, event.conflate_key)
             self._count_off(self._events.pop(key, None))
         self._events[key] = event
-        if not event.replayed:
+        if event.replayed:
+            self._replayed += 1
+        else:
             self.live_bytes += len(event.body)
 
     def popleft(self) -> QueuedEvent | None:
@@ -52,7 +65,11 @@ class EventQueue:
         return event
 
     def _count_off(self, event: QueuedEvent | None) -> None:
-        if event is not None and not event.replayed:
+        if event is None:
+            return
+        if event.replayed:
+            self._replayed -= 1
+        else:
             self.live_bytes -= len(event.body)
 
 

@@ -64,3 +64,46 @@ class RejectionBudget:
             self._minute, self._seen = minute, {}
         seen = self._seen[gateway_id] = self._seen.get(gateway_id, 0) + 1
         return seen <= self.per_minute
+
+
+@dataclass(slots=True)
+class Quota:
+    """How often each name may ask: so many times at once, and as many in every minute.
+
+    Attributes:
+        per_minute: Of one name; a name that was not heard of has its whole allowance.
+    """
+
+    per_minute: int
+    _whole_at: dict[str, int] = field(default_factory=dict)
+    """Name -> when its allowance is whole again, in parts of a ms: `per_minute` make one."""
+
+    def wait_ms(self, name: str, now_ms: int) -> int:
+        """Return how long *name* has to wait; 0 = it may ask now."""
+        return -(-max(0, self._used(name, now_ms) + _MINUTE_MS - self._full) // self.per_minute)
+
+    def take(self, name: str, now_ms: int) -> int:
+        """Count one request and return 0, or count nothing and return the wait in ms."""
+        if wait_ms := self.wait_ms(name, now_ms):
+            return wait_ms
+        if name not in self._whole_at and len(self._whole_at) >= _MOST_NAMES:
+            self._forget(now_ms)
+        used = self._used(name, now_ms)
+        self._whole_at[name] = now_ms * self.per_minute + used + _MINUTE_MS
+        return 0
+
+    @property
+    def _full(self) -> int:
+        return self.per_minute * _MINUTE_MS
+
+    def _used(self, name: str, now_ms: int) -> int:
+        left = self._whole_at.get(name, 0) - now_ms * self.per_minute
+        # A clock that was set back must not lock anybody out.
+        return min(max(0, left), self._full)
+
+    def _forget(self, now_ms: int) -> None:
+        """Drop who has a whole allowance, or everybody: a flood of names costs no memory."""
+        now = now_ms * self.per_minute
+        self._whole_at = {name: at for name, at in self._whole_at.items() if at > now}
+        if len(self._whole_at) >= _MOST_NAMES:
+            self._whole_at = {}

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from gridtokenx_cloud.adapters.http_api import ReadyCheck, build_api
 from gridtokenx_cloud.adapters.keystore import load_key
+from gridtokenx_cloud.adapters.limits import AccessLimits
 from gridtokenx_cloud.adapters.mqtt import MqttIngest
 from gridtokenx_cloud.adapters.store.access import SqlAccess
 from gridtokenx_cloud.adapters.store.database import Database, open_database
@@ -152,15 +153,21 @@ def events_role(parts: Parts) -> EventsRole:
     socket = parts.settings.websocket
     host, port = split_bind(socket.bind)
     limits = EventServerLimits(
-        auth_timeout_s=socket.auth_timeout_secs, max_connections=socket.max_connections
+        auth_required=socket.auth_required,
+        auth_timeout_s=socket.auth_timeout_secs,
+        max_connections=socket.max_connections,
+        compression=socket.compression_enabled,
     )
     fan_out = BroadcastLimits(
-        history=socket.event_buffer_size, per_user=socket.max_connections_per_user
+        history=socket.event_buffer_size,
+        per_user=socket.max_connections_per_user,
+        events_per_minute=socket.rate_limit_events_per_minute,
     )
 
     def make_server() -> EventServer:
         hub = Broadcast(SqlEventStore(parts.database), parts.clock, fan_out)
-        return EventServer(host, port, hub, _access(parts), own_origins(parts.settings), limits)
+        origins = own_origins(parts.settings)
+        return EventServer(host, port, hub, _access(parts), origins, _access_limits(parts), limits)
 
     return EventsRole(make_server, parts.relay)
 
@@ -189,8 +196,10 @@ def api_role(
             parts.live,
             lambda: reading_rules(parts.live.current()),
         ),
+        limits=_access_limits(parts),
     )
-    return ApiRole(app, *split_bind(settings.cloud.http_bind))
+    host, port = split_bind(settings.cloud.http_bind)
+    return ApiRole(app, host, port, settings.cloud.database_pool_size)
 
 
 def settle_role(parts: Parts) -> SettleRole:
@@ -274,3 +283,8 @@ def submit(service: IngestService, gateway_id: str, payload: bytes) -> bytes:
 
 def _access(parts: Parts) -> SqlAccess:
     return SqlAccess(parts.database, parts.clock, parts.settings.cloud.session_ttl_secs)
+
+
+def _access_limits(parts: Parts) -> AccessLimits:
+    cloud = parts.settings.cloud
+    return AccessLimits(parts.clock, cloud.api_rate_limit, cloud.trusted_proxies)

@@ -150,8 +150,8 @@ def test_making_and_revoking_is_audited_without_the_secret(rows: StoreRows) -> N
         "SELECT actor, action, subject, detail FROM audit_log ORDER BY entry"
     ).fetchall()
     assert [(e["actor"], e["action"], e["subject"]) for e in entries] == [
-        ("test", "api_token.create", "admin desk"),
-        ("cli:root", "api_token.revoke", "admin desk"),
+        ("test", "api_token_created", "admin desk"),
+        ("cli:root", "api_token_revoked", "admin desk"),
     ]
     assert all(token not in e["detail"] for e in entries)
 

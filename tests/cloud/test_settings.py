@@ -94,6 +94,22 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 
+ENVIRONMENTS = {
+    "development": (
+        *(True, 10, True, 50, 10, 5),
+        *("sqlite", 1000, 60, 1000, 10000, "debug", "text"),
+    ),
+    "staging": (
+        *(True, 60, False, 50, 300, 5),
+        *("postgresql", 1000, 60, 1000, 500, "info", "json"),
+    ),
+    "production": (
+        *(False, 60, False, 200, 600, 3),
+        *("postgresql", 50000, 120, 2000, 1000, "info", "json"),
+    ),
+}
+"""What is minted and how; then the store, events, requests and logs."""
+
 BOUNDS = [
     ("TOKENIZATION_KWH_TO_TOKEN_RATIO", "0.001", "100", "0", "1000.001"),
     ("TOKENIZATION_DECIMALS", "3", "9", "-1", "10"),
@@ -448,6 +464,7 @@ def test_each_environment_file_is_right_but_for_what_only_its_place_knows(
     private_file(tmp_path / "mqtt-password", "word")
     private_file(tmp_path / "marker-secret", "m" * 32)
     private_file(tmp_path / "solana-rpc-urls", "https://a.example,https://b.example")
+    private_file(tmp_path / "database-url", "postgresql://gtx:word@db.example/gtx")
     place = {"CREDENTIALS_DIRECTORY": str(tmp_path), "BLOCKCHAIN_MINT_ADDRESS": ADDRESS}
     if name == "development":
         place["BLOCKCHAIN_GENESIS_HASH"] = ADDRESS
@@ -455,7 +472,21 @@ def test_each_environment_file_is_right_but_for_what_only_its_place_knows(
     settings = load_settings(tmp_path / "its.env", environ=place)
 
     assert settings.cloud.environment == name
-    assert settings.tokenization.auto_mint_enabled is (name != "production")
+    assert ENVIRONMENTS[name] == (
+        settings.tokenization.auto_mint_enabled,
+        settings.tokenization.polling_interval_secs,
+        settings.tokenization.auto_trigger_on_submit,
+        settings.tokenization.batch_size,
+        settings.tokenization.initial_retry_delay_secs,
+        settings.blockchain.concurrent_batches,
+        settings.cloud.database_url.partition(":")[0],
+        settings.websocket.max_connections,
+        settings.websocket.rate_limit_events_per_minute,
+        settings.websocket.event_buffer_size,
+        settings.cloud.api_rate_limit,
+        settings.cloud.log_level,
+        settings.cloud.log_format,
+    )
 
 
 def test_the_template_and_the_page_are_made_from_the_classes() -> None:

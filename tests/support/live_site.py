@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import uvicorn
 
 from gridtokenx_cloud.adapters.http_api import build_api
+from gridtokenx_cloud.adapters.limits import AccessLimits
 from gridtokenx_cloud.adapters.store.events import SqlEventStore
 from gridtokenx_cloud.adapters.store.mint_audit import SqlAuditStore
 from gridtokenx_cloud.adapters.store.views import SqlViews
@@ -28,6 +29,7 @@ def event_server(
     port: int = 0,
     limits: BroadcastLimits | None = None,
     server_limits: EventServerLimits | None = None,
+    access_limits: AccessLimits | None = None,
 ) -> EventServer:
     """Return a started events server over the store of *rows*."""
     hub = Broadcast(SqlEventStore(rows.database), rows.clock, limits)
@@ -37,6 +39,7 @@ def event_server(
         hub,
         rows.access,
         origins,
+        access_limits or AccessLimits(rows.clock, 100_000),
         server_limits or EventServerLimits(poll_interval_s=0.05),
     )
     server.start()

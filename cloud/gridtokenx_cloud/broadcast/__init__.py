@@ -6,6 +6,8 @@ it comes back and resumes by offset.
 """
 
 from gridtokenx_cloud.broadcast.connections import Connections, Subscriber
-from gridtokenx_cloud.broadcast.service import Broadcast, BroadcastLimits, streams_of
+from gridtokenx_cloud.broadcast.flow import BroadcastLimits
+from gridtokenx_cloud.broadcast.service import Broadcast
+from gridtokenx_cloud.broadcast.sight import streams_of
 
 __all__ = ["Broadcast", "BroadcastLimits", "Connections", "Subscriber", "streams_of"]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from gridtokenx_cloud.event_protocol import EventSubscription
-from gridtokenx_cloud.event_queue import EventQueue
+from gridtokenx_cloud.event_queue import EventQueue, TokenBucket
 from gridtokenx_cloud.ports.events import Outlet, Principal
 
 
@@ -24,6 +24,7 @@ class Subscriber:
     Attributes:
         heard_at_s: When a frame was last sent to it, monotonic.
         stalled_since_s: Since when the peer takes nothing while events wait; None = it flows.
+        allowance: How many events it may still get at once, and how fast more.
         samples: Newest live value per meter that waits for the queue to empty.
     """
 
@@ -32,6 +33,7 @@ class Subscriber:
     outlet: Outlet
     subscription: EventSubscription
     heard_at_s: float
+    allowance: TokenBucket
     cursors: dict[str, Cursor] = field(default_factory=dict)
     queue: EventQueue = field(default_factory=EventQueue)
     samples: dict[str, str] = field(default_factory=dict)

@@ -2,31 +2,30 @@
 
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from gridtokenx_cloud.broadcast.connections import Connections, Cursor, Subscriber
+from gridtokenx_cloud.broadcast.flow import BroadcastLimits, Flow
+from gridtokenx_cloud.broadcast.sight import allowance, streams_of, wanted
 from gridtokenx_cloud.event_protocol import (
-    EVERYTHING,
     CloseCode,
     Connect,
     EventSubscription,
     ProtocolFault,
     ResumePoint,
     dump,
-    event_frame,
     sample_frame,
 )
 from gridtokenx_cloud.event_queue import QueuedEvent
 from gridtokenx_cloud.events import (
     ADMIN_STREAM,
     MeterReadingReceived,
-    from_json,
     rfc3339,
     to_json,
     user_stream,
 )
 from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.ports.events import (
+    ANONYMOUS,
     Credential,
     EventStore,
     OutboxEvent,
@@ -40,32 +39,6 @@ _HEARTBEAT_S = 25.0
 _HEARTBEAT_SPREAD_S = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BroadcastLimits:
-    """How far one connection may lag, and how many there may be.
-
-    Attributes:
-        soft_bytes: From here on events queue up, and readings are conflated.
-        hard_bytes: Live events waiting beyond this cut the connection.
-        stalled_s: So does a peer that takes nothing for this long.
-        history: Longest gap that is replayed; a longer one says `recovered: false`.
-        per_user: Open connections of one owner, or of one staff token.
-    """
-
-    soft_bytes: int = 65_536
-    hard_bytes: int = 262_144
-    stalled_s: float = 5.0
-    history: int = 1_000
-    per_user: int = 5
-
-
-def streams_of(principal: Principal) -> dict[str, str]:
-    """Return label -> stream for all a principal may follow; the client never names a user."""
-    if principal.user_id is not None:
-        return {"me": user_stream(principal.user_id)}
-    return {"admin": ADMIN_STREAM}
-
-
 class Broadcast:
     """Tails the outbox and hands each event to the connections of its stream."""
 
@@ -77,7 +50,7 @@ class Broadcast:
         self._clock = clock
         self._limits = limits or BroadcastLimits()
         self._position: int | None = None
-        self._congested: set[Subscriber] = set()
+        self._flow = Flow(self._limits)
         self._last_samples: dict[str, tuple[str, MeterReadingReceived, str]] = {}
         self._samples_seen = 0
 
@@ -102,11 +75,12 @@ class Broadcast:
             outlet=outlet,
             subscription=request.subscription,
             heard_at_s=now_s,
+            allowance=allowance(principal, self._limits.events_per_minute),
         )
         states = [self._resume(subscriber, allowed[point.stream], point) for point in points]
         self.connections.add(subscriber)
         outlet.send(self._welcome(subscriber, states))
-        self._flush(subscriber, now_s)
+        self._flow.push(subscriber, now_s)
         for user_id, event, body in self._last_samples.values():
             if principal.user_id in (None, user_id):
                 self._send_sample(subscriber, event, body, now_s)
@@ -145,7 +119,7 @@ class Broadcast:
     @staticmethod
     def _queue_replay(subscriber: Subscriber, kept: Iterable[OutboxEvent], label: str) -> None:
         for event in kept:
-            if _wanted(subscriber.subscription, event):
+            if wanted(subscriber.principal, subscriber.subscription, event):
                 replayed = QueuedEvent(label, event.offset, event.body, replayed=True)
                 subscriber.queue.append(replayed)
 
@@ -153,7 +127,7 @@ class Broadcast:
         """See `Audience.release`."""
         subscriber = self.connections.remove(conn)
         if subscriber is not None:
-            self._congested.discard(subscriber)
+            self._flow.forget(subscriber)
 
     def set_filter(self, conn: str, subscription: EventSubscription) -> None:
         """See `Audience.set_filter`."""
@@ -190,50 +164,21 @@ class Broadcast:
         if event.offset <= cursor.considered:
             return
         cursor.considered = event.offset
-        if not _wanted(subscriber.subscription, event):
+        if not wanted(subscriber.principal, subscriber.subscription, event):
             return
         conflate = event.meter_id if event.type == MeterReadingReceived.type else None
         subscriber.queue.append(QueuedEvent(cursor.label, event.offset, event.body, conflate))
-        self._flush(subscriber, now_s)
-
-    def _flush(self, subscriber: Subscriber, now_s: float) -> None:
-        """Send what waits while the peer takes it; note since when it takes nothing."""
-        outlet, waiting = subscriber.outlet, subscriber.waits()
-        sent = False
-        while waiting and outlet.buffered_bytes() < self._limits.soft_bytes:
-            self._send_next(subscriber)
-            sent, waiting = True, subscriber.waits()
-        if sent:
-            subscriber.heard_at_s = now_s
-        if not waiting:
-            self._congested.discard(subscriber)
-            subscriber.stalled_since_s = None
-            return
-        self._congested.add(subscriber)
-        if sent or subscriber.stalled_since_s is None:
-            subscriber.stalled_since_s = now_s
-
-    @staticmethod
-    def _send_next(subscriber: Subscriber) -> None:
-        event = subscriber.queue.popleft()
-        if event is None:
-            meter_id = next(iter(subscriber.samples))
-            subscriber.outlet.send(subscriber.samples.pop(meter_id))
-            return
-        cursor = next(c for c in subscriber.cursors.values() if c.label == event.stream)
-        frame = event_frame(event.stream, event.offset, cursor.told, event.body)
-        cursor.told = event.offset
-        subscriber.outlet.send(frame)
+        self._flow.push(subscriber, now_s)
 
     def drain(self, now_s: float) -> None:
         """See `Feed.drain`."""
-        for subscriber in tuple(self._congested):
-            self._flush(subscriber, now_s)
-            since = subscriber.stalled_since_s
-            stalled = since is not None and now_s - since > self._limits.stalled_s
-            if stalled or subscriber.queue.live_bytes > self._limits.hard_bytes:
+        for subscriber in self._flow.go_on(now_s):
+            if self._flow.is_stuck(subscriber):
+                # It would not take a farewell either.
                 self.release(subscriber.conn)
                 subscriber.outlet.abort()
+            else:
+                self._end(subscriber, CloseCode.SLOW, "too many events wait; resume by offset")
 
     def publish_sample(self, user_id: str, event: MeterReadingReceived, now_s: float) -> None:
         """See `Feed.publish_sample`."""
@@ -241,17 +186,23 @@ class Broadcast:
         now_ms = self._clock.now_ms()
         body = to_json(event, f"sample-{event.meter_id}-{now_ms}-{self._samples_seen}", now_ms)
         self._last_samples[event.meter_id] = (user_id, event, body)
-        for stream in (user_stream(user_id), ADMIN_STREAM):
-            for subscriber in self.connections.on(stream):
-                self._send_sample(subscriber, event, body, now_s)
+        self._send_to(user_stream(user_id), event, body, now_s)
+        self._send_to(ADMIN_STREAM, event, body, now_s)
+
+    def _send_to(self, stream: str, event: MeterReadingReceived, body: str, now_s: float) -> None:
+        for subscriber in self.connections.on(stream):
+            self._send_sample(subscriber, event, body, now_s)
 
     def _send_sample(
         self, subscriber: Subscriber, event: MeterReadingReceived, body: str, now_s: float
     ) -> None:
+        principal = subscriber.principal
+        if principal.user_id is None and not principal.sees_all:
+            return
         if subscriber.subscription.matches(event):
             label = next(iter(subscriber.cursors.values())).label
             subscriber.samples[event.meter_id] = sample_frame(label, body)
-            self._flush(subscriber, now_s)
+            self._flow.push(subscriber, now_s)
 
     def tick(self, now_s: float) -> frozenset[Credential]:
         """See `Feed.tick`."""
@@ -263,7 +214,11 @@ class Broadcast:
             if quiet_s >= _HEARTBEAT_S + spread and not subscriber.queue:
                 subscriber.heard_at_s = now_s
                 subscriber.outlet.send(_heartbeat(subscriber, now_ms))
-        return frozenset(subscriber.principal.credential for subscriber in self.connections)
+        return frozenset(
+            subscriber.principal.credential
+            for subscriber in self.connections
+            if subscriber.principal.role != ANONYMOUS
+        )
 
     def _check_expiry(self, subscriber: Subscriber, now_ms: int) -> None:
         expires_at_ms = subscriber.principal.expires_at_ms
@@ -285,11 +240,6 @@ class Broadcast:
     def _end(self, subscriber: Subscriber, code: CloseCode, reason: str) -> None:
         self.release(subscriber.conn)
         subscriber.outlet.close(code, reason)
-
-
-def _wanted(subscription: EventSubscription, event: OutboxEvent) -> bool:
-    # Decoding costs more than sending; without a filter there is nothing to decode for.
-    return subscription is EVERYTHING or subscription.matches(from_json(event.body))
 
 
 def _heartbeat(subscriber: Subscriber, now_ms: int) -> str:

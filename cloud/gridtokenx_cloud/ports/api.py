@@ -13,8 +13,11 @@ class Sessions(Protocol):
         """Return whose API token this is; None for a revoked, expired or unknown one."""
         ...
 
-    def open_session(self, token: str) -> tuple[str, Principal] | None:
-        """Exchange an API token for a session; return the session's secret and who it is."""
+    def open_session(self, token: str, address: str) -> tuple[str, Principal] | None:
+        """Exchange an API token for a session; return the session's secret and who it is.
+
+        Good or not, it is in the audit log; *address* says from where.
+        """
         ...
 
     def session(self, session: str) -> Principal | None:

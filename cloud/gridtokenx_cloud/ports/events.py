@@ -61,14 +61,18 @@ class EventStore(Protocol):
         ...
 
 
+ANONYMOUS = "anonymous"
+"""The role of whoever did not sign in; there are such only where no sign-in is asked for."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
     """Who stands behind a request or a connection.
 
     Attributes:
-        role: owner, viewer, operator or admin.
+        role: owner, viewer, operator, admin or anonymous.
         user_id: The owner's id; None for the other roles, which see everything.
-        label: Name of the API token.
+        label: Name of the API token; the address of who has none.
         token_hash: SHA-256 of the API token, hex.
         session_hash: SHA-256 of the browser session, hex; None for a bearer token.
         expires_at_ms: When token or session runs out, whichever is first; None = never.
@@ -83,12 +87,14 @@ class Principal:
 
     @property
     def sees_all(self) -> bool:
-        """Whether this is staff and not an owner."""
-        return self.role != "owner"
+        """Whether events of every owner are this principal's to see."""
+        return self.role in ("operator", "admin")
 
     @property
     def key(self) -> str:
-        """What connections are counted by: the owner, or the staff member's token."""
+        """What connections are counted by: owner, staff member's token, or address."""
+        if self.role == ANONYMOUS:
+            return f"address:{self.label}"
         return f"user:{self.user_id}" if self.user_id is not None else f"token:{self.token_hash}"
 
     @property

@@ -1,8 +1,10 @@
 """The role that serves the HTTP API and the page."""
 
+import asyncio
 import errno
 import socket
 
+import anyio.to_thread
 import uvicorn
 from fastapi import FastAPI
 
@@ -20,12 +22,14 @@ class ApiRole:
         app: What is served.
         host: Address to listen on.
         port: Port to listen on.
+        threads: Requests that work at once, each with a connection to the store; more wait.
     """
 
     name = "api"
 
-    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+    def __init__(self, app: FastAPI, host: str, port: int, threads: int) -> None:
         self._app = app
+        self._threads = threads
         self._address = (host, port)
 
     def run(self, stop: StopSignal) -> None:
@@ -33,6 +37,8 @@ class ApiRole:
         config = uvicorn.Config(
             self._app,
             log_config=None,
+            # Who a client is we find out ourselves, by GTX_CLOUD_TRUSTED_PROXIES.
+            proxy_headers=False,
             access_log=False,
             lifespan="off",
             ws="none",
@@ -42,7 +48,11 @@ class ApiRole:
         server = uvicorn.Server(config)
         with listen(*self._address, "GTX_CLOUD_HTTP_BIND") as listener:
             stop.tell(lambda: setattr(server, "should_exit", True))
-            server.run(sockets=[listener])
+            asyncio.run(self._serve(server, listener))
+
+    async def _serve(self, server: uvicorn.Server, listener: socket.socket) -> None:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = self._threads
+        await server.serve(sockets=[listener])
 
     def trouble(self) -> str | None:
         """See `Role.trouble`: who can ask is served."""

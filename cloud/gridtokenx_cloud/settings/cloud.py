@@ -12,6 +12,7 @@ from gridtokenx_cloud.settings.values import (
     Bind,
     HttpUrls,
     MqttUrl,
+    Networks,
     Origins,
     PlainInt,
     Roles,
@@ -34,6 +35,12 @@ class CloudSettings(Group):
         "sqlite:////var/lib/gridtokenx/cloud.db",
         description="The store: sqlite:///PATH or postgresql://USER@HOST/NAME",
     )
+    database_pool_size: PlainInt = Field(
+        10,
+        ge=1,
+        le=100,
+        description="Requests of the API that use the store at once, each over its connection",
+    )
     mqtt_url: MqttUrl | None = Field(None, description="The broker; needed by ingest")
     mqtt_username: str | None = Field(None, min_length=1, description="User at the broker")
     mqtt_password: SecretStr | None = Field(None, min_length=1, description="Its password")
@@ -51,6 +58,13 @@ class CloudSettings(Group):
     metrics_bind: Bind = Field("127.0.0.1:9090", description="Address of /metrics")
     allowed_origins: Origins = Field(
         (), description="Exact origins of our pages, comma list; by default where they are served"
+    )
+    trusted_proxies: Networks = Field(
+        ("127.0.0.1/32", "::1/128"),
+        description="Proxies whose X-Forwarded-For names the client, comma list of networks",
+    )
+    api_rate_limit: PlainInt = Field(
+        1000, ge=1, le=1_000_000, description="Requests a minute with one API token"
     )
     session_ttl_secs: PlainInt = Field(
         3600, ge=300, le=86_400, description="Life of a browser session, s"

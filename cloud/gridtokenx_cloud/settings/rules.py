@@ -157,6 +157,8 @@ def _production(groups: Groups) -> Iterator[Fault]:
     cloud = groups.cloud
     if cloud.mqtt_url and cloud.mqtt_url.startswith("mqtt://"):
         yield _refused("GTX_CLOUD_MQTT_URL", cloud.mqtt_url, "use mqtts://")
+    if not groups.websocket.auth_required:
+        yield _refused("WEBSOCKET_AUTH_REQUIRED", "false", "leave it out")
     if "settle" in cloud.roles and len(cloud.solana_rpc_urls) == 1:
         yield _refused(
             "GTX_CLOUD_SOLANA_RPC_URLS", "one endpoint", "add a second one of another provider"

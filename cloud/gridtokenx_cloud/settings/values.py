@@ -1,5 +1,6 @@
 """How one setting's text becomes a value: exactly, or not at all."""
 
+import ipaddress
 import re
 from decimal import Decimal
 from typing import Annotated, Literal
@@ -77,6 +78,13 @@ def _origin(text: str) -> str:
     return text
 
 
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as exc:
+        raise ValueError(f"{text!r} is no network such as 10.0.0.0/8") from exc
+
+
 def _store_url(text: str) -> str:
     if not re.fullmatch(r"sqlite:///.+|postgresql://[^/]*/[^/?]+(\?.+)?", text):
         raise ValueError(
@@ -108,4 +116,5 @@ WebSocketUrl = Annotated[str, url_of("ws", "wss")]
 StoreUrl = Annotated[str, AfterValidator(_store_url)]
 HttpUrls = Annotated[tuple[HttpUrl, ...], BeforeValidator(_names)]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_names)]
+Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_names)]
 Roles = Annotated[tuple[Role, ...], BeforeValidator(_names)]

@@ -16,6 +16,9 @@ class WebSocketSettings(Group):
     public_url: WebSocketUrl | None = Field(
         None, description="What a browser connects to; by default ws://BIND/ws"
     )
+    auth_required: bool = Field(
+        True, description="Anybody may follow the batches where this is false; owners see more"
+    )
     auth_timeout_secs: PlainInt = Field(
         5, ge=1, le=60, description="Time for the first message with the ticket, s"
     )
@@ -24,7 +27,20 @@ class WebSocketSettings(Group):
         5, ge=1, le=100, description="Connections of one user; one more is refused"
     )
     event_buffer_size: PlainInt = Field(
-        1000, ge=10, le=100_000, description="Longest gap of events that a resume fills"
+        1000,
+        ge=10,
+        le=100_000,
+        description="Events that may wait for one connection, and the longest gap a resume fills",
+    )
+    rate_limit_events_per_minute: PlainInt = Field(
+        60,
+        ge=1,
+        le=100_000,
+        description="Events a minute without sign-in; ten times that for owners, a hundred times"
+        " for operators",
+    )
+    compression_enabled: bool = Field(
+        False, description="Deflate: a seventh of the bytes for twice the CPU, thrice the memory"
     )
     replay_hours: PlainInt = Field(24, ge=1, le=720, description="Events kept for a resume, h")
 

@@ -23,12 +23,14 @@ from gridtokenx_cloud.adapters.http_api.identity import (
     Submit,
     parts_of,
 )
+from gridtokenx_cloud.adapters.limits import AccessLimits
 from gridtokenx_cloud.ports.admin import Administration
 from gridtokenx_cloud.ports.api import Sessions, Views
 from gridtokenx_cloud.ports.common import Clock
 
 __all__ = ["Proofs", "ReadyCheck", "Submit", "build_api"]
 
+_REQUESTS_PER_MINUTE = 1_000
 _WEB = Path(__file__).parents[2] / "web"
 
 
@@ -46,6 +48,7 @@ def build_api(
     mint_address: str,
     decimals: int,
     administration: Administration | None = None,
+    limits: AccessLimits | None = None,
 ) -> FastAPI:
     """Return the application.
 
@@ -62,6 +65,7 @@ def build_api(
         mint_address: The token's address.
         decimals: The token's decimals.
         administration: What the admin routes work with; None leaves them out.
+        limits: How often a token may ask, and an address may be wrong.
     """
     # The framework's own documentation pages load scripts from elsewhere: left out.
     app = FastAPI(
@@ -83,6 +87,7 @@ def build_api(
         secure_cookies=secure_cookies,
         mint_address=mint_address,
         decimals=decimals,
+        limits=limits or AccessLimits(clock, _REQUESTS_PER_MINUTE),
         administration=administration,
     )
     problems.install(app)

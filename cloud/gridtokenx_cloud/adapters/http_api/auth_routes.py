@@ -6,13 +6,14 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from gridtokenx_cloud.adapters.http_api.identity import (
+    Address,
     Caller,
     OwnOrigin,
     Parts,
     clear_session_cookie,
     set_session_cookie,
 )
-from gridtokenx_cloud.adapters.http_api.problems import ProblemError
+from gridtokenx_cloud.adapters.http_api.problems import ProblemError, too_often
 from gridtokenx_cloud.events import rfc3339
 from gridtokenx_cloud.ports.events import Principal
 
@@ -56,10 +57,13 @@ def _me(principal: Principal) -> Me:
 
 
 @router.post("/auth/session", status_code=201, dependencies=[OwnOrigin])
-def sign_in(body: SignIn, response: Response, parts: Parts) -> Me:
-    """Exchange an API token for a session cookie."""
-    opened = parts.sessions.open_session(body.token.strip())
+def sign_in(body: SignIn, response: Response, parts: Parts, address: Address) -> Me:
+    """Exchange an API token for a session cookie; ten wrong ones a minute are enough."""
+    if wait_s := parts.limits.sign_in_wait_s(address):
+        raise too_often("too many wrong tokens from your address", wait_s)
+    opened = parts.sessions.open_session(body.token.strip(), address)
     if opened is None:
+        parts.limits.failed(address)
         raise ProblemError(
             401, "invalid_token", "this token is unknown, expired or revoked; ask for a new one"
         )

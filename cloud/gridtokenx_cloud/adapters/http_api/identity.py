@@ -6,7 +6,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request, Response
 
-from gridtokenx_cloud.adapters.http_api.problems import ProblemError
+from gridtokenx_cloud.adapters.http_api.problems import ProblemError, too_often
+from gridtokenx_cloud.adapters.limits import AccessLimits
 from gridtokenx_cloud.ports.admin import Administration
 from gridtokenx_cloud.ports.api import Sessions, Views
 from gridtokenx_cloud.ports.common import Clock
@@ -31,6 +32,7 @@ class ApiParts:
         secure_cookies: False only where the page is served over plain HTTP.
         mint_address: The token's address, for the page.
         decimals: The token's decimals.
+        limits: How often a token may ask, and an address may be wrong.
         administration: What the admin routes work with; None = there are none.
     """
 
@@ -45,6 +47,7 @@ class ApiParts:
     secure_cookies: bool
     mint_address: str
     decimals: int
+    limits: AccessLimits
     administration: Administration | None = None
 
     @property
@@ -73,17 +76,36 @@ def check_origin(request: Request, parts: Parts) -> None:
     raise ProblemError(403, "foreign_origin", "this site may not act for the signed-in user")
 
 
-def identify(request: Request, parts: Parts) -> Principal:
-    """Return who asks, or refuse with 401."""
+def address_of(request: Request, parts: Parts) -> str:
+    """Return by what a client without a token is counted."""
+    peer = "" if request.client is None else request.client.host
+    return parts.limits.address_of(peer, request.headers.get("x-forwarded-for"))
+
+
+Address = Annotated[str, Depends(address_of)]
+
+
+def identify(request: Request, parts: Parts, address: Address) -> Principal:
+    """Return who asks, or refuse with 401; with 429 who asks or guesses too often."""
     principal = None
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         principal = parts.sessions.authenticate(token.strip())
     elif session := request.cookies.get(parts.cookie_name):
         principal = parts.sessions.session(session)
+    else:
+        raise _not_signed_in()
     if principal is None:
-        raise ProblemError(401, "not_signed_in", "sign in with an API token")
+        if wait_s := parts.limits.failed(address):
+            raise too_often("too many wrong tokens from your address", wait_s)
+        raise _not_signed_in()
+    if wait_s := parts.limits.request_wait_s(principal.token_hash):
+        raise too_often(f"token {principal.label!r} is used too often", wait_s)
     return principal
+
+
+def _not_signed_in() -> ProblemError:
+    return ProblemError(401, "not_signed_in", "sign in with an API token")
 
 
 OwnOrigin = Depends(check_origin)

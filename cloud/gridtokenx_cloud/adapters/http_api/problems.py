@@ -71,13 +71,23 @@ class ProblemError(Exception):
         status: HTTP status.
         code: Stable name of the reason, `snake_case`.
         detail: One sentence that names the way out.
+        retry_after_s: When to come back, if that helps.
     """
 
-    def __init__(self, status: int, code: str, detail: str) -> None:
+    def __init__(
+        self, status: int, code: str, detail: str, retry_after_s: int | None = None
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.code = code
         self.detail = detail
+        self.retry_after_s = retry_after_s
+
+
+def too_often(what: str, wait_s: int) -> ProblemError:
+    """Return the refusal of who does *what* faster than allowed."""
+    detail = f"{what}; come back in {wait_s} s"
+    return ProblemError(429, "too_many_requests", detail, wait_s)
 
 
 def problem(
@@ -125,7 +135,9 @@ def install(app: FastAPI) -> None:
 
 
 async def _on_problem(request: Request, exc: ProblemError) -> JSONResponse:
-    return problem(request, exc.status, exc.code, exc.detail)
+    wait_s = exc.retry_after_s
+    headers = None if wait_s is None else {"Retry-After": str(wait_s)}
+    return problem(request, exc.status, exc.code, exc.detail, headers=headers)
 
 
 async def _on_http(request: Request, exc: HTTPException) -> JSONResponse:

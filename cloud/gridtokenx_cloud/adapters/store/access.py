@@ -79,7 +79,7 @@ class SqlAccess:
                 tx,
                 at_ms=now_ms,
                 actor=actor,
-                action="api_token.create",
+                action="api_token_created",
                 subject=label,
                 detail={"role": role, "user_id": user_id, "expires_at_ms": expires_at_ms},
             )
@@ -114,7 +114,7 @@ class SqlAccess:
             for table in ("sessions", "ws_tickets"):
                 tx.execute(f"DELETE FROM {table} WHERE token_hash = ?", (row["token_hash"],))  # noqa: S608 - constants
             append_audit(
-                tx, at_ms=now_ms, actor=actor, action="api_token.revoke", subject=label, detail={}
+                tx, at_ms=now_ms, actor=actor, action="api_token_revoked", subject=label, detail={}
             )
 
     def authenticate(self, token: str) -> Principal | None:
@@ -128,10 +128,15 @@ class SqlAccess:
             ).fetchone()
         return None if row is None else Principal(**dict(row))
 
-    def open_session(self, token: str) -> tuple[str, Principal] | None:
-        """Exchange an API token for a browser session; return its secret and who it is."""
+    def open_session(self, token: str, address: str = "") -> tuple[str, Principal] | None:
+        """Exchange an API token for a browser session; return its secret and who it is.
+
+        Either way it is in the audit log; *address* says from where.
+        """
         principal = self.authenticate(token)
         if principal is None:
+            with self._database.transaction() as tx:
+                self._audit(tx, "anybody", "sign_in_failed", address)
             return None
         session = secrets.token_urlsafe(32)
         now_ms = self._clock.now_ms()
@@ -145,6 +150,7 @@ class SqlAccess:
                 "INSERT INTO sessions (session_hash, token_hash, expires_at_ms) VALUES (?, ?, ?)",
                 (_hash(session), principal.token_hash, expires_at_ms),
             )
+            self._audit(tx, f"token:{principal.label}", "sign_in", address)
         found = self.session(session)
         return None if found is None else (session, found)
 
@@ -154,9 +160,22 @@ class SqlAccess:
 
     def close_session(self, session: str) -> None:
         """Sign out; tickets of the session die with it."""
+        principal = self.session(session)
         with self._database.transaction() as tx:
+            if principal is not None:
+                self._audit(tx, f"token:{principal.label}", "sign_out", "")
             for table in ("ws_tickets", "sessions"):
                 tx.execute(f"DELETE FROM {table} WHERE session_hash = ?", (_hash(session),))  # noqa: S608 - constants
+
+    def _audit(self, tx: Connection, actor: str, action: str, address: str) -> None:
+        append_audit(
+            tx,
+            at_ms=self._clock.now_ms(),
+            actor=actor,
+            action=action,
+            subject="session",
+            detail={"address": address} if address else {},
+        )
 
     def issue_ticket(self, principal: Principal) -> str:
         """Return a ticket for one connection to the events server, good for `TICKET_TTL_S`."""

@@ -13,6 +13,7 @@ from typing import Any
 from websockets.asyncio.server import Server, serve
 from websockets.typing import Subprotocol
 
+from gridtokenx_cloud.adapters.limits import AccessLimits
 from gridtokenx_cloud.adapters.websocket_api.conversation import (
     PING_S,
     EventServerLimits,
@@ -53,13 +54,14 @@ class EventServer:
         hub: EventHub,
         access: EventAccess,
         allowed_origins: tuple[str, ...],
+        access_limits: AccessLimits,
         limits: EventServerLimits | None = None,
     ) -> None:
         self._address = (host, port)
         self._hub = hub
         self._access = access
         self._limits = limits or EventServerLimits()
-        self._reception = Reception(hub, access, allowed_origins, self._limits)
+        self._reception = Reception(hub, access, allowed_origins, self._limits, access_limits)
         self._samples: dict[str, tuple[str, MeterReadingReceived]] = {}
         self._samples_lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -152,7 +154,7 @@ class EventServer:
             sock=listener,
             backlog=_BACKLOG,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
-            compression=None,
+            compression="deflate" if self._limits.compression else None,
             process_request=self._reception.screen,
             max_size=MAX_MESSAGE_BYTES,
             ping_interval=PING_S,
