@@ -31,8 +31,8 @@ fault. `gtx-cloud check-config` lists every fault at once and exits with 2.
 A value may be `file:PATH` (its text stands in that file) or `credential:NAME` (systemd's
 `LoadCredential=`). The three keys are always given that way, and their files belong to one user
 alone (mode 0600); the mint authority's and the fee payer's may also be sealed with a password or
-stay in a service that signs ([keys.md](keys.md)). In production a secret in plain text is refused (`PlainSecret`), and so are
-`mqtt://` and a single RPC endpoint.
+stay in a service that signs ([keys.md](keys.md)). In production a secret in plain text is refused
+(`PlainSecret`), and so are `mqtt://`, events without sign-in and a single RPC endpoint.
 `deploy/env/` has a file for each environment to start from.
 
 This page is made from the settings classes; change those, then run
