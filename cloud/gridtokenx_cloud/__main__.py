@@ -24,6 +24,7 @@ _COMMANDS = {
     "config": "config",
     "audit-log": "audit_log",
     "api-token": "access",
+    "keys": "keys",
     "mint-account": "mint",
     "audit": "mint",
     "retry": "mint",

@@ -59,7 +59,12 @@ def write_keypair(path: Path, pair: Keypair) -> None:
     Raises:
         SigningKeyError: The file exists, or the folder can't be written.
     """
-    write_new(path, json.dumps(list(bytes(pair))).encode())
+    write_signer(path, LocalSigner(pair))
+
+
+def write_signer(path: Path, signer: LocalSigner) -> None:
+    """Write a key as `write_keypair` does."""
+    write_new(path, json.dumps(list(signer.expose())).encode())
 
 
 def write_new(path: Path, content: bytes) -> None:

@@ -87,18 +87,32 @@ def load_sealed_key(path: Path, password: SecretStr) -> LocalSigner:
     Raises:
         SigningKeyError: Not readable, no sealed key, or the password does not open it.
     """
-    document = _parsed(private_bytes(path))
-    if document is None:
-        raise SigningKeyError(
-            f"key file {path} is no sealed key of version {_VERSION}; make one with"
-            " `gtx-cloud keys encrypt`, or restore it from the backup"
-        )
+    document = _document(path)
     signer = _opened(document, password)
     if signer is None:
         raise SigningKeyError(
             f"key file {path} does not open: the password is wrong, or the file was changed"
         )
     return signer
+
+
+def sealed_address(path: Path) -> str:
+    """Return the address that a sealed file says it has; only opening it proves it.
+
+    Raises:
+        SigningKeyError: Not readable, or no sealed key.
+    """
+    return _document(path).public_key
+
+
+def _document(path: Path) -> _Document:
+    document = _parsed(private_bytes(path))
+    if document is None:
+        raise SigningKeyError(
+            f"key file {path} is no sealed key of version {_VERSION}; make one with"
+            " `gtx-cloud keys encrypt`, or restore it from the backup"
+        )
+    return document
 
 
 def _opened(document: _Document, password: SecretStr) -> LocalSigner | None:
