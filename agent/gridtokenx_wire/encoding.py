@@ -22,6 +22,7 @@ from gridtokenx_wire.record import (
     Stamp,
 )
 from gridtokenx_wire.signing import RECORD_DOMAIN, Sign, seal, split
+from gridtokenx_wire.slot_line import read_slot
 
 MAX_LINE_BYTES = 2048
 MAX_LINES = 100
@@ -85,7 +86,17 @@ def parse_line(line: bytes) -> Record:
     if len(line) > MAX_LINE_BYTES:
         raise MalformedLineError(f"{len(line)} bytes; a line has at most {MAX_LINE_BYTES}")
     body, _ = split(line)
-    return _decode(body)
+    return parse_body(body)
+
+
+def parse_body(body: bytes) -> Record:
+    """Return the record of a canonical JSON object whose signature the caller has cut off.
+
+    Raises:
+        MalformedLineError: Any other byte string than the one canonical spelling of a record.
+        UnsupportedVersionError: Canonical, but not of version 1.
+    """
+    return read_slot(body) or _decode(body)
 
 
 def line_hash(line: bytes) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gridtokenx_wire import canonical
-from gridtokenx_wire.encoding import MAX_LINE_BYTES, parse_line
+from gridtokenx_wire.encoding import MAX_LINE_BYTES, parse_body
 from gridtokenx_wire.errors import BadSignatureError, MalformedLineError, WireError
 from gridtokenx_wire.receipt import MAX_REASON_CHARACTERS
 from gridtokenx_wire.record import GATEWAY_STREAM, Record, SlotRecord
@@ -91,8 +91,7 @@ def open_line(line: bytes, gateway_id: str, public_key: bytes, verifier: Verify)
             "send it as the record encoder writes it.",
         )
     try:
-        open_sealed(line, RECORD_DOMAIN, public_key, verifier)
-        return parse_line(line)
+        return parse_body(open_sealed(line, RECORD_DOMAIN, public_key, verifier))
     except BadSignatureError:
         return fault(
             "BadSignature",

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gridtokenx_wire import base58
 from gridtokenx_wire.encoding import (
     MAX_COUNT,
+    _decode,
     encode,
     encode_line,
     join_lines,
@@ -32,6 +33,7 @@ from gridtokenx_wire.signing import (
     signer,
     verify_ed25519,
 )
+from gridtokenx_wire.slot_line import read_slot
 from gridtokenx_wire.state import GatewayState, decode_state, encode_state
 from gridtokenx_wire.topics import Channel, parse_topic, topic
 
@@ -70,6 +72,8 @@ slots = st.builds(
     ),
 )
 
+ODDITIES = (b"-0", b"00", b" ", b"1e3", b"1.0", b'","', b"\n", b'"v":1,', b"}", "\u0663".encode())
+
 SLOT = SlotRecord(
     stamp=Stamp(
         meter_id="HOUSE-17",
@@ -104,6 +108,51 @@ def test_a_line_with_any_byte_changed_is_refused(record: SlotRecord, data: st.Da
 
     with pytest.raises(WireError):
         open_sealed(bytes(line), RECORD_DOMAIN, PUBLIC, verify_ed25519)
+
+
+def _read_in_full(body: bytes) -> object:
+    try:
+        return _decode(body)
+    except WireError as exc:
+        return type(exc)
+
+
+@given(slots)
+def test_the_quick_reader_reads_every_usual_slot_as_the_full_one(record: SlotRecord) -> None:
+    body = encode(record)
+
+    assert read_slot(body) in (None, _decode(body))
+
+
+@given(slots, st.data())
+def test_the_quick_reader_takes_nothing_that_the_full_one_refuses(
+    record: SlotRecord, data: st.DataObject
+) -> None:
+    body = encode(record)
+    at = data.draw(st.integers(0, len(body)))
+    cut = data.draw(st.integers(0, 3))
+    odd = data.draw(st.sampled_from(ODDITIES) | st.binary(max_size=3))
+    changed = body[:at] + odd + body[at + cut :]
+
+    try:
+        quick: object = read_slot(changed)
+    except MalformedLineError as exc:
+        quick = type(exc)
+
+    assert quick in (None, _read_in_full(changed))
+
+
+@pytest.mark.parametrize("count", [0, 9, 10**15 - 1, 10**15, MAX_COUNT])
+def test_both_readers_agree_on_numbers_at_the_edge(count: int) -> None:
+    body = encode(replace(SLOT, export_wh=count, live=LiveValues(active_power_w=-count)))
+
+    assert read_slot(body) == (None if count >= 10**15 else _decode(body))
+
+
+def test_an_ordinary_line_is_read_by_the_quick_reader() -> None:
+    live = LiveValues(active_power_w=-1_200, voltage_mv=230_100, frequency_mhz=49_990)
+
+    assert read_slot(encode(replace(SLOT, live=live, flags=Quality.LATE_SLOT))) is not None
 
 
 @given(st.binary(max_size=400))
