@@ -99,7 +99,8 @@ class Intake:
     def _take_record(self, opened: OpenedLine, record: Record, identity: Identity) -> None:
         covered = covers(self.books.ranges.get(identity.key, ()), identity.seq)
         stored = self.books.lines.get((*identity.key, identity.seq)) if covered else None
-        if stored == opened.line:
+        archived = (*identity.key, identity.seq) in self.books.archived
+        if stored == opened.line or archived:
             self._note_duplicate(opened, identity)
             return
         at_ms = self._moment(identity, record)

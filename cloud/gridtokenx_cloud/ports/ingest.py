@@ -52,6 +52,7 @@ class Books:
         meters_with_epochs: Meters of which it knows any epoch.
         ranges: Stored `seq` next to those of the batch.
         lines: Stored slot lines by (stream, epoch, seq), where the batch names them again.
+        archived: Those of them whose line has left the store.
         windows: Meter to what each of its epochs with credited readings covers.
         last_slots: Stored slot with the highest `seq` of a stream.
         tenures: Who reads a meter when; only of meters that moved.
@@ -69,6 +70,7 @@ class Books:
     meters_with_epochs: set[str] = field(default_factory=set)
     ranges: dict[StreamKey, Ranges] = field(default_factory=dict)
     lines: dict[tuple[str, str, int], bytes] = field(default_factory=dict)
+    archived: set[tuple[str, str, int]] = field(default_factory=set)
     windows: dict[str, dict[str, Window]] = field(default_factory=dict)
     last_slots: dict[StreamKey, LastSlot] = field(default_factory=dict)
     tenures: dict[str, tuple[Tenure, ...]] = field(default_factory=dict)

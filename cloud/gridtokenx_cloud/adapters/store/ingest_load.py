@@ -26,8 +26,7 @@ SELECT e.meter_id, e.epoch, e.status, e.opened_at_ms, e.baseline_wh, e.credited_
        f.boot_id AS f_boot_id, f.mono_ms AS f_mono_ms, f.at_ms AS f_at_ms
 FROM {keys} k JOIN meter_epochs e ON e.meter_id = k.meter
 LEFT JOIN meter_readings n ON n.reading_id = e.newest_reading_id
-LEFT JOIN meter_readings f ON f.meter_id = e.meter_id AND f.epoch = e.epoch
-     AND f.seq = e.baseline_seq
+LEFT JOIN meter_readings f ON f.reading_id = e.baseline_reading_id
 """
 # Ranges do not overlap: of those that begin before the asked for only the last one can reach it.
 _RANGES_SQL = """
@@ -42,12 +41,16 @@ _LINES_SQL = """
 SELECT r.meter_id, r.epoch, r.seq, r.line FROM {keys} k
 JOIN meter_readings r ON r.meter_id = k.stream AND r.epoch = k.epoch AND r.seq = k.seq
 """
+# Their lines have left for the archive, where they can't be compared with.
+_ARCHIVED_SQL = """
+SELECT k.stream, k.epoch, k.seq FROM {keys} k JOIN meter_epochs e
+     ON e.meter_id = k.stream AND e.epoch = k.epoch AND e.archived_through_seq >= k.seq
+"""
 _LAST_SLOTS_SQL = """
 SELECT r.meter_id, r.epoch, r.seq, r.boot_id, r.mono_ms, r.at_ms, r.import_wh, r.export_wh,
        r.active_power_w, r.line
-FROM {keys} k JOIN meter_readings r ON r.meter_id = k.stream AND r.epoch = k.epoch
-     AND r.seq = (SELECT max(x.seq) FROM meter_readings x
-                  WHERE x.meter_id = k.stream AND x.epoch = k.epoch)
+FROM {keys} k JOIN meter_epochs e ON e.meter_id = k.stream AND e.epoch = k.epoch
+JOIN meter_readings r ON r.reading_id = e.last_reading_id
 """
 _SAMPLES_SQL = """
 SELECT s.meter_id, s.epoch, s.seq, s.at_ms
@@ -163,6 +166,9 @@ def _load_lines(tx: Connection, books: Books, touched: Mapping[StreamKey, set[in
     if again:
         for row in _rows(tx, _LINES_SQL, ("stream", "epoch", "#seq"), again):
             books.lines[row["meter_id"], row["epoch"], row["seq"]] = row["line"]
+        if gone := [key for key in again if key not in books.lines]:
+            found = _rows(tx, _ARCHIVED_SQL, ("stream", "epoch", "#seq"), gone)
+            books.archived = {(row["stream"], row["epoch"], row["seq"]) for row in found}
 
 
 def _load_epochs(tx: Connection, books: Books, keys: list[StreamKey]) -> None:

@@ -22,12 +22,18 @@ from gridtokenx_wire.record import EventRecord
 _DAY_MS = 86_400_000
 _SAVE_EPOCH_SQL = """
 INSERT INTO meter_epochs (meter_id, epoch, status, baseline_wh, baseline_seq,
-                          credited_through_wh, newest_seq, newest_reading_id, opened_at_ms)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    baseline_reading_id, credited_through_wh, newest_seq, newest_reading_id, opened_at_ms)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (meter_id, epoch) DO UPDATE SET
     status = excluded.status, baseline_wh = excluded.baseline_wh,
-    baseline_seq = excluded.baseline_seq, credited_through_wh = excluded.credited_through_wh,
+    baseline_seq = excluded.baseline_seq, baseline_reading_id = excluded.baseline_reading_id,
+    credited_through_wh = excluded.credited_through_wh,
     newest_seq = excluded.newest_seq, newest_reading_id = excluded.newest_reading_id
+"""
+_SAVE_LAST_SQL = """
+UPDATE meter_epochs SET last_seq = k.seq, last_reading_id = k.id FROM {keys} k
+WHERE meter_epochs.meter_id = k.meter AND meter_epochs.epoch = k.epoch
+    AND coalesce(meter_epochs.last_seq, -1) < k.seq
 """
 _SAVE_RANGE_SQL = """
 INSERT INTO seq_ranges (stream, epoch, first_seq, last_seq) VALUES (?, ?, ?, ?)
@@ -86,6 +92,7 @@ def save_changes(tx: Connection, changes: Changes) -> None:
     _save_ranges(tx, changes)
     tx.executemany(_SAVE_READING_SQL, [_reading(row, at_ms) for row in changes.readings])
     save_epochs(tx, changes.epochs, at_ms)
+    _save_last(tx, changes)
     _save_samples_and_records(tx, changes)
     for (gateway_id, boot_id), offset_ms in changes.clock_offsets.items():
         tx.execute(
@@ -124,16 +131,29 @@ def save_epochs(tx: Connection, books: Mapping[StreamKey, EpochBook], at_ms: int
 
 def _epoch(key: StreamKey, book: EpochBook, at_ms: int) -> tuple[Any, ...]:
     span = book.span
-    values: tuple[int | None, ...] = (None,) * 5
+    values: tuple[int | None, ...] = (None,) * 6
     if span is not None:
         values = (
             span.baseline_wh,
             span.first.seq,
+            span.first.reading_id,
             span.credited_through_wh,
             span.newest.seq,
             span.newest.reading_id,
         )
     return (*key, book.status, *values, at_ms)
+
+
+def _save_last(tx: Connection, changes: Changes) -> None:
+    """Note which reading of each epoch has the highest seq now."""
+    last: dict[StreamKey, tuple[int, int]] = {}
+    for new in changes.readings:
+        stamp = new.slot.stamp
+        key, one = (stamp.meter_id, stamp.epoch), (stamp.seq, new.reading_id)
+        last[key] = max(one, last.get(key, one))
+    if last:
+        sql = _SAVE_LAST_SQL.format(keys=tx.dialect.rows("meter", "epoch", "#seq", "#id"))
+        tx.execute(sql, (json.dumps([[*key, *one] for key, one in sorted(last.items())]),))
 
 
 def _save_ranges(tx: Connection, changes: Changes) -> None:
