@@ -2,16 +2,25 @@ import json
 from pathlib import Path
 
 import pytest
+from solders.compute_budget import set_compute_unit_price
 from solders.hash import Hash
 from solders.instruction import AccountMeta, Instruction
 from solders.keypair import Keypair
-from solders.message import Message, MessageV0, to_bytes_versioned
+from solders.message import (
+    Message,
+    MessageV0,
+    MessageV1,
+    TransactionConfig,
+    to_bytes_versioned,
+)
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.system_program import ID as SYSTEM
 from solders.system_program import (
+    AdvanceNonceAccountParams,
     TransferParams,
     TransferWithSeedParams,
+    advance_nonce_account,
     transfer,
     transfer_with_seed,
 )
@@ -33,6 +42,7 @@ from gridtokenx_cloud.adapters.solana_rpc.lookup import (
     table_address,
 )
 from gridtokenx_cloud.adapters.solana_rpc.transactions import (
+    COMPUTE_BUDGET,
     TOKEN,
     TOKEN_2022,
     MintContent,
@@ -182,6 +192,40 @@ REFUSED: dict[str, list[Instruction]] = {
         *mint(1)[1:],
     ],
     "more than the cap": mint(600, 401),
+    "a durable nonce": [
+        advance_nonce_account(
+            AdvanceNonceAccountParams(nonce_pubkey=OTHER, authorized_pubkey=PAYER)
+        ),
+        *mint(1),
+    ],
+    "a mint that nobody checks the decimals of": [
+        mint(1)[0],
+        _with_data(mint(1)[1], bytes([7]) + (1).to_bytes(8, "little")),
+    ],
+    "mints inside of a batch instruction": [
+        mint(1)[0],
+        _with_data(mint(1)[1], bytes([255, 3, 10]) + bytes(mint(1)[1].data)),
+    ],
+    "a transfer of tokens": [_with_data(mint(1)[1], bytes([12]) + bytes(mint(1)[1].data)[1:])],
+    "an approval": [_with_data(mint(1)[1], bytes([13]) + bytes(mint(1)[1].data)[1:])],
+    "a mint with more accounts than it has": [
+        mint(1)[0],
+        Instruction(TOKEN, bytes(mint(1)[1].data), [*mint(1)[1].accounts, mint(1)[1].accounts[0]]),
+    ],
+    "an account of its own making": [
+        _with_data(create_account_instruction(THE_TOKEN, OTHER), b"\x00")
+    ],
+    "an assignment of the payer to a program": [
+        Instruction(
+            SYSTEM, (1).to_bytes(4, "little") + bytes(OTHER), [AccountMeta(PAYER, True, True)]
+        )
+    ],
+    "a marker that belongs to a program": [
+        _with_data(mint(1)[0], bytes(mint(1)[0].data)[:92] + bytes(OTHER)),
+        *mint(1)[1:],
+    ],
+    "a price that only makes the payer poor": [*mint(1), set_compute_unit_price(1_000_001)],
+    "a heap frame": [*mint(1), Instruction(COMPUTE_BUDGET, b"\x01\x00\x00\x04\x00", [])],
     "a mint that empties its marker again": [*mint(1), reclaim(1, PAYER)],
     "a marker's lamports for a stranger": [reclaim(1, OTHER)],
     "a lookup table of a stranger": [deactivate_table(OTHER, MINT)],
@@ -206,6 +250,38 @@ REFUSED: dict[str, list[Instruction]] = {
 async def test_the_signer_refuses(name: str) -> None:
     with pytest.raises(SigningKeyError, match="refuses"):
         await signer().sign(message(REFUSED[name]))
+
+
+async def test_a_priority_fee_in_the_widest_format_is_capped_too() -> None:
+    def fee(lamports: int) -> bytes:
+        config = TransactionConfig(priority_fee=lamports, compute_unit_limit=9_000)
+        return to_bytes_versioned(MessageV1.try_compile(PAYER, mint(1), Hash.default(), config))
+
+    await signer().sign(fee(1_400_000))
+    with pytest.raises(SigningKeyError, match="refuses a priority fee of 1400001 lamports"):
+        await signer().sign(fee(1_400_001))
+
+
+async def test_a_refusal_is_told_with_its_reason_and_nothing_is_signed() -> None:
+    told: list[str] = []
+    policy = SignerPolicy(str(MINT), str(TOKEN), str(PAYER), 1000, 1500)
+    one = PolicySigner(LocalSigner(AUTHORITY), policy, lambda: 0, on_refused=told.append)
+
+    with pytest.raises(SigningKeyError):
+        await one.sign(message(REFUSED["SetAuthority"]))
+
+    assert told == [f"the signer refuses instruction 0 of program {TOKEN}"]
+
+
+async def test_what_was_signed_today_before_a_restart_counts_and_a_batch_only_once() -> None:
+    policy = SignerPolicy(str(MINT), str(TOKEN), str(PAYER), 1000, 1500)
+    before = {MARKERS.address(1): 1000}
+    one = PolicySigner(LocalSigner(AUTHORITY), policy, lambda: 0, before)
+
+    await one.sign(message(mint(1000, batch_id=1)))
+    await one.sign(message(mint(500, batch_id=2)))
+    with pytest.raises(SigningKeyError, match="per day"):
+        await one.sign(message(mint(1, batch_id=3)))
 
 
 ALLOWED: dict[str, list[Instruction]] = {
