@@ -22,9 +22,10 @@ from gridtokenx_cloud.adapters.localnet import serve
 from gridtokenx_cloud.adapters.localnet.packet import Incoming
 from gridtokenx_cloud.adapters.solana_rpc.chain import SolanaMintChain
 from gridtokenx_cloud.adapters.solana_rpc.history import SolanaHistory
+from gridtokenx_cloud.adapters.solana_rpc.mint_creation import MintCreation, MintSpec
 from gridtokenx_cloud.adapters.solana_rpc.rpc import FailoverRpc, connect
 from gridtokenx_cloud.adapters.solana_rpc.sending import Sender
-from gridtokenx_cloud.adapters.solana_rpc.setup import airdrop, create_mint
+from gridtokenx_cloud.adapters.solana_rpc.setup import airdrop
 from gridtokenx_cloud.adapters.solana_rpc.status import StatusPoll
 from gridtokenx_cloud.adapters.solana_rpc.tables import LookupTables
 from gridtokenx_cloud.adapters.solana_rpc.transactions import TOKEN, SolanaWallets, Token
@@ -116,7 +117,8 @@ async def rig(
     clock = SystemClock()
     rpc, endpoints = connect([url], 30)
     await airdrop(rpc, payer.pubkey(), 10**12)
-    mint = await create_mint(rpc, LocalSigner(payer), authority.pubkey(), TOKEN, 9)
+    spec = MintSpec(TOKEN, 9, authority.pubkey())
+    mint = await MintCreation(rpc, spec, LocalSigner(payer), LocalSigner(authority)).make()
     token = Token(mint, TOKEN, 9, authority.pubkey(), payer.pubkey())
     policy = SignerPolicy(str(mint), str(TOKEN), str(payer.pubkey()), _CAP, _CAP)
     pairs = dict.fromkeys((authority, payer))

@@ -25,7 +25,7 @@ _COMMANDS = {
     "audit-log": "audit_log",
     "api-token": "access",
     "keys": "keys",
-    "mint-account": "mint",
+    "mint-account": "chain",
     "audit": "mint",
     "retry": "mint",
     "estimate-fee": "mint",
@@ -33,7 +33,7 @@ _COMMANDS = {
     "verify-proof": "mint",
     "batch": "mint_ops",
     "rebuild": "mint_ops",
-    "check-chain": "mint_ops",
+    "check-chain": "chain",
 }
 """Command -> its module in `gridtokenx_cloud.commands`, which lists it in COMMANDS or GROUPS."""
 

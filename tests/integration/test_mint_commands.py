@@ -1,6 +1,7 @@
 """The commands about the token, and the service as it is started, over a real socket."""
 
 import asyncio
+import itertools
 import json
 import threading
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from tests.support.mint_world import AUTHORITY, PAYER, add_credits
 
 pytestmark = pytest.mark.integration
 
+_NUMBER = itertools.count(1)
 GATEWAY = Ed25519PrivateKey.from_private_bytes(b"g" * 32)
 
 
@@ -88,7 +90,8 @@ def gtx(env_file: Path, *arguments: str) -> int:
 @pytest.fixture
 def token(env_file: Path, capsys: pytest.CaptureFixture[str]) -> str:
     """A new token, written into the settings."""
-    assert gtx(env_file, "mint-account", "create", "--airdrop", "--json") == 0
+    create = ("mint-account", "create", "--number", str(next(_NUMBER)), "--airdrop", "--json")
+    assert gtx(env_file, *create) == 0
     made = json.loads(capsys.readouterr().out)
     with env_file.open("a") as file:
         file.write(f"BLOCKCHAIN_MINT_ADDRESS={made['mint_address']}\n")
@@ -172,6 +175,67 @@ def test_a_reading_is_minted_audited_and_proven_to_a_stranger(
     proof.write_text(proof.read_text().replace('"index": 2', '"index": 3'))
     assert run([*stranger, gateway]) == 1
     assert "not under the root" in capsys.readouterr().err
+
+
+def made_token(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    made: dict[str, object] = json.loads(capsys.readouterr().out)
+    return made
+
+
+def test_a_token_2022_with_its_name_in_the_mint_goes_all_the_way(
+    env_file: Path, localnet: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = ("--name", "Grid token", "--symbol", "GTX", "--uri", "https://energy.example/gtx.json")
+    create = ("mint-account", "create", "--program", "token-2022", *named, "--airdrop", "--json")
+    assert gtx(env_file, *create, "--dry-run") == 0
+    planned = made_token(capsys)
+    assert gtx(env_file, *create) == 0
+    made = made_token(capsys)
+    with env_file.open("a") as file:
+        file.write(f"BLOCKCHAIN_MINT_ADDRESS={made['mint_address']}\n")
+        file.write(f"BLOCKCHAIN_GENESIS_HASH={made['genesis_hash']}\n")
+        file.write("BLOCKCHAIN_TOKEN_PROGRAM=token-2022\n")
+    assert gtx(env_file, *create) == 0
+    again = made_token(capsys)
+    assert gtx(env_file, "migrate") == 0
+
+    ids = mint_lines(env_file, signed_lines(str(made["mint_address"]), 3))
+    checked, audited = gtx(env_file, "check-chain"), gtx(env_file, "audit")
+    capsys.readouterr()
+    assert gtx(env_file, "proof", str(ids[0])) == 0
+    (tmp_path / "proof.json").write_text(capsys.readouterr().out)
+    gateway = base58.encode_key(GATEWAY.public_key().public_bytes_raw())
+    stranger = ("verify-proof", str(tmp_path / "proof.json"), "--rpc-url", localnet)
+
+    assert planned["mint_address"] == made["mint_address"] == again["mint_address"]
+    assert (again["rent_lamports"], again["fee_lamports"]) == (0, 0)
+    assert (checked, audited) == (0, 0)
+    assert run([*stranger, "--gateway", gateway]) == 0
+
+
+def test_a_name_that_no_classic_mint_carries_and_a_second_token_by_mistake_are_refused(
+    env_file: Path, token: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create = ("mint-account", "create")
+
+    assert gtx(env_file, *create, "--name", "Grid token", "--symbol", "GTX") == 1
+    assert "use --program token-2022" in capsys.readouterr().err
+    assert gtx(env_file, *create, "--number", "999") == 2
+    assert "remove the setting" in capsys.readouterr().err
+
+
+def test_what_the_payer_lacks_is_said_before_anything_is_sent(
+    env_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_keypair(tmp_path / "poor.json", Keypair())
+    text = env_file.read_text().replace("/payer.json", "/poor.json")
+    env_file.write_text(text)
+
+    assert gtx(env_file, "mint-account", "create", "--number", "998") == 1
+
+    said = capsys.readouterr().err
+    assert "lamports (rent" in said
+    assert "lacks" in said
 
 
 def test_the_audit_fails_when_the_store_was_changed(

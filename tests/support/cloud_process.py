@@ -17,8 +17,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 from solders.keypair import Keypair
 
 from gridtokenx_cloud.adapters.keystore import LocalSigner, write_keypair
+from gridtokenx_cloud.adapters.solana_rpc.mint_creation import MintCreation, MintSpec
 from gridtokenx_cloud.adapters.solana_rpc.rpc import connect
-from gridtokenx_cloud.adapters.solana_rpc.setup import airdrop, create_mint
+from gridtokenx_cloud.adapters.solana_rpc.setup import airdrop
 from gridtokenx_cloud.adapters.solana_rpc.transactions import TOKEN
 from gridtokenx_cloud.adapters.store.database import Database, open_database
 from gridtokenx_cloud.adapters.store.registry import SqlRegistry
@@ -208,7 +209,8 @@ async def _make_token(url: str, payer: Keypair, authority: Keypair) -> tuple[str
     rpc, endpoints = connect([url], 10)
     try:
         await airdrop(rpc, payer.pubkey(), _LAMPORTS)
-        mint = await create_mint(rpc, LocalSigner(payer), authority.pubkey(), TOKEN, 9)
+        spec = MintSpec(TOKEN, 9, authority.pubkey())
+        mint = await MintCreation(rpc, spec, LocalSigner(payer), LocalSigner(authority)).make()
         return str(mint), str(await rpc.call("getGenesisHash"))
     finally:
         for endpoint in endpoints:

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from gridtokenx_cloud.adapters.localnet.errors import CutConnectionError
 from gridtokenx_cloud.adapters.localnet.rpc import answer
 from gridtokenx_cloud.adapters.solana_rpc.chain import SolanaMintChain
 from gridtokenx_cloud.adapters.solana_rpc.history import SolanaHistory
+from gridtokenx_cloud.adapters.solana_rpc.mint_creation import MintCreation, MintSpec
 from gridtokenx_cloud.adapters.solana_rpc.rpc import FailoverRpc, RpcBusyError, refusal
 from gridtokenx_cloud.adapters.solana_rpc.sending import Sender
-from gridtokenx_cloud.adapters.solana_rpc.setup import airdrop, create_mint
+from gridtokenx_cloud.adapters.solana_rpc.setup import airdrop
 from gridtokenx_cloud.adapters.solana_rpc.tables import LookupTables
 from gridtokenx_cloud.adapters.solana_rpc.transactions import TOKEN, SolanaWallets, Token
 from gridtokenx_cloud.adapters.store.database import Database, open_database
@@ -146,16 +147,18 @@ class World:
         return int.from_bytes(account.data[64:72], "little") if account else 0
 
 
-async def new_world() -> World:
+async def new_world(program: Pubkey = TOKEN, name: str = "", symbol: str = "") -> World:
     """Return a world whose payer is rich and whose mint is final."""
     chain, clock = Localnet(), WorldClock()
     rpc = InProcessRpc(chain)
     nothing = Pubkey.default()
-    token = Token(nothing, TOKEN, 9, AUTHORITY.pubkey(), PAYER.pubkey())
+    token = Token(nothing, program, 9, AUTHORITY.pubkey(), PAYER.pubkey())
     world = World(chain, rpc, token, clock)
     await airdrop(rpc, PAYER.pubkey(), 10 * 10**9, world.sleep)
-    mint = await create_mint(rpc, LocalSigner(PAYER), AUTHORITY.pubkey(), TOKEN, 9, world.sleep)
-    world.token = Token(mint, TOKEN, 9, AUTHORITY.pubkey(), PAYER.pubkey())
+    spec = MintSpec(program, 9, AUTHORITY.pubkey(), name, symbol)
+    signers = LocalSigner(PAYER), LocalSigner(AUTHORITY)
+    mint = await MintCreation(rpc, spec, *signers, sleep=world.sleep).make()
+    world.token = replace(token, mint=mint)
     return world
 
 

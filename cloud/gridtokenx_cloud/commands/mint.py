@@ -1,4 +1,4 @@
-"""Commands about the token: make it, check it against the store, prove a reading, send on."""
+"""Commands about what is minted: check it against the store, prove a reading, send on."""
 
 import asyncio
 import json
@@ -10,9 +10,7 @@ from solders.pubkey import Pubkey
 
 from gridtokenx_cloud.adapters.solana_rpc.history import SolanaHistory
 from gridtokenx_cloud.adapters.solana_rpc.rpc import connect
-from gridtokenx_cloud.adapters.solana_rpc.setup import airdrop as ask_for_airdrop
-from gridtokenx_cloud.adapters.solana_rpc.setup import create_mint, read_token, rents_lamports
-from gridtokenx_cloud.adapters.solana_rpc.transactions import TOKEN_PROGRAMS
+from gridtokenx_cloud.adapters.solana_rpc.setup import read_token, rents_lamports
 from gridtokenx_cloud.adapters.store.mint_audit import SqlAuditStore
 from gridtokenx_cloud.adapters.store.mint_retry import SqlRetryQueue
 from gridtokenx_cloud.adapters.verifier import verify
@@ -30,7 +28,6 @@ from gridtokenx_cloud.mint_wiring import (
     connected,
     conversion_of,
     format_of,
-    load_keys,
     public_token,
 )
 from gridtokenx_cloud.proof import is_in_batch, make_proof, proof_from_json, proof_to_json
@@ -41,43 +38,9 @@ from gridtokenx_wire.errors import WireError
 from gridtokenx_wire.record import SlotRecord
 from gridtokenx_wire.signing import RECORD_DOMAIN, open_sealed
 
-_AIRDROP_LAMPORTS = 10 * 10**9
 _MOST_UNITS, _MOST_UNITS_PER_RECIPIENT = 5_000, 1_300
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
-@click.group("mint-account")
-def mint_account() -> None:
-    """The token's account on the chain."""
-
-
-@mint_account.command("create")
-@click.option("--decimals", type=click.IntRange(0, 9), default=9, show_default=True)
-@click.option("--airdrop", is_flag=True, help="Fund the fee payer first; test clusters only.")
-@json_option
-@click.pass_obj
-def mint_account_create(
-    context: CommandContext, decimals: int, airdrop: bool, as_json: bool
-) -> None:
-    """Make a new token whose mint authority is BLOCKCHAIN_MINT_AUTHORITY_KEY."""
-    address, genesis = asyncio.run(_create(context.settings, decimals, airdrop))
-    if as_json:
-        click.echo(json.dumps({"mint_address": str(address), "genesis_hash": genesis}))
-        return
-    click.echo(f"BLOCKCHAIN_MINT_ADDRESS={address}\nBLOCKCHAIN_GENESIS_HASH={genesis}")
-
-
-async def _create(settings: Settings, decimals: int, airdrop: bool) -> tuple[Pubkey, str]:
-    group = settings.blockchain
-    keys = load_keys(settings)
-    payer, authority = (Pubkey.from_string(key.address) for key in (keys.payer, keys.authority))
-    program = TOKEN_PROGRAMS[group.token_program]
-    async with connected(settings) as rpc:
-        if airdrop:
-            await ask_for_airdrop(rpc, payer, _AIRDROP_LAMPORTS)
-        address = await create_mint(rpc, keys.payer, authority, program, decimals)
-        return address, str(await rpc.call("getGenesisHash"))
 
 
 @click.command("audit")
@@ -159,7 +122,7 @@ async def _estimate(settings: Settings, recipients: int, new_accounts: int) -> d
         token = await public_token(settings, rpc)
         form = await format_of(settings, rpc, token.authority)
         recent = await rpc.call("getRecentPrioritizationFees", [str(token.mint)])
-        marker_rent, account_rent = await rents_lamports(rpc)
+        marker_rent, account_rent = await rents_lamports(rpc, token.program)
     price = unit_price_micro_lamports(
         [entry["prioritizationFee"] for entry in recent],
         group.priority_fee_floor_micro_lamports,
@@ -239,7 +202,6 @@ def _signed_record(line: bytes, gateway: str) -> SlotRecord:
 
 
 COMMANDS: tuple[click.Command, ...] = (
-    mint_account,
     audit,
     retry,
     estimate,

@@ -1,4 +1,4 @@
-"""Operators' commands: look at a batch, decide a dispute, restore, check a cluster."""
+"""Operators' commands: look at a batch, decide a dispute, restore what the chain has."""
 
 import asyncio
 import json
@@ -7,7 +7,6 @@ from dataclasses import asdict
 import click
 
 from gridtokenx_cloud.adapters.solana_rpc.history import SolanaHistory
-from gridtokenx_cloud.adapters.solana_rpc.preflight import Check, preflight
 from gridtokenx_cloud.adapters.solana_rpc.rpc import JsonRpc
 from gridtokenx_cloud.adapters.solana_rpc.status import StatusPoll
 from gridtokenx_cloud.adapters.solana_rpc.transactions import SolanaWallets
@@ -16,7 +15,7 @@ from gridtokenx_cloud.adapters.store.mint_rebuild import Shown, SqlBatchDesk
 from gridtokenx_cloud.commands.context import CommandContext
 from gridtokenx_cloud.errors import DisputedBatchError
 from gridtokenx_cloud.mint_state import StatusFinal, StatusUnknown
-from gridtokenx_cloud.mint_wiring import connected, conversion_of, preflight_of, public_token
+from gridtokenx_cloud.mint_wiring import connected, conversion_of, public_token
 from gridtokenx_cloud.rebuild import RebuildPlan, plan
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -159,30 +158,4 @@ async def _plan(context: CommandContext, desk: SqlBatchDesk) -> RebuildPlan:
     return plan(mints[::-1], lines, desk.states(), rate.base_units_per_wh)
 
 
-@click.command("check-chain")
-@json_option
-@click.pass_obj
-def check_chain(context: CommandContext, as_json: bool) -> int:
-    """Read all that minting needs from the cluster; exit 1 for a no-go."""
-    checks = asyncio.run(_checks(context))
-    go = all(check.ok is not False for check in checks)
-    if as_json:
-        shown = [asdict(check) for check in checks]
-        click.echo(json.dumps({"go": go, "checks": shown}, indent=2))
-        return 0 if go else 1
-    words = {True: "ok", False: "NO", None: "-"}
-    rows = [
-        {"check": check.name, "result": words[check.ok], "detail": check.detail} for check in checks
-    ]
-    context.emit(rows, as_json=False)
-    click.echo("go" if go else "no-go")
-    return 0 if go else 1
-
-
-async def _checks(context: CommandContext) -> list[Check]:
-    wanted = preflight_of(context.settings)
-    async with connected(context.settings) as rpc:
-        return await preflight(rpc, wanted)
-
-
-COMMANDS: tuple[click.Command, ...] = (batch, rebuild, check_chain)
+COMMANDS: tuple[click.Command, ...] = (batch, rebuild)

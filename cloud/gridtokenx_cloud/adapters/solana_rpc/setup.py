@@ -1,25 +1,19 @@
-"""Makes a token, and refuses to work on another one than the configured."""
+"""Refuses to work on another token than the configured; fills a payer on a test cluster."""
 
 import asyncio
-import base64
 from collections.abc import Awaitable, Callable
 
-from solders.hash import Hash
-from solders.instruction import AccountMeta, Instruction
-from solders.keypair import Keypair
-from solders.message import Message, to_bytes_versioned
 from solders.pubkey import Pubkey
-from solders.system_program import CreateAccountParams, create_account
-from solders.token.state import Mint
 
+from gridtokenx_cloud.adapters.solana_rpc.mint_account import (
+    MintAccount,
+    read_mint,
+    token_account_bytes,
+)
 from gridtokenx_cloud.adapters.solana_rpc.rpc import JsonRpc
-from gridtokenx_cloud.adapters.solana_rpc.transactions import Token, signed
+from gridtokenx_cloud.adapters.solana_rpc.transactions import Token
 from gridtokenx_cloud.errors import ChainMismatchError, RpcUnavailableError
-from gridtokenx_cloud.formats import TransactionFormat
-from gridtokenx_cloud.ports.keys import KeySigner
 
-_MINT_BYTES = 82
-_INITIALIZE_MINT_2 = 20
 _FINALIZED = {"commitment": "finalized"}
 _CONFIRMED = {"commitment": "confirmed"}
 _POLL_S = 0.5
@@ -36,18 +30,15 @@ async def check_chain(rpc: JsonRpc, token: Token, genesis_hash: str | None) -> s
     genesis = str(await rpc.call("getGenesisHash"))
     if genesis_hash is not None:
         _must_be("genesis hash", genesis_hash, genesis)
-    options = {**_FINALIZED, "encoding": "base64"}
-    account = (await rpc.call("getAccountInfo", str(token.mint), options))["value"]
-    if account is None:
+    mint = await _mint(rpc, token.mint)
+    _must_be("token program of the mint", str(token.program), str(mint.program))
+    _must_be("decimals of the mint", str(token.decimals), str(mint.decimals))
+    _must_be("mint authority", str(token.authority), str(mint.authority))
+    if refusals := mint.refusals():
         raise ChainMismatchError(
-            f"the mint {token.mint} does not exist on the cluster with genesis hash {genesis};"
-            " check BLOCKCHAIN_MINT_ADDRESS and the RPC URLs, or run"
+            f"the mint {token.mint} can't carry energy: {'; '.join(refusals)}; make another with"
             " `gtx-cloud mint-account create`"
         )
-    _must_be("token program of the mint", str(token.program), account["owner"])
-    mint = Mint.from_bytes(base64.b64decode(account["data"][0])[:_MINT_BYTES])
-    _must_be("decimals of the mint", str(token.decimals), str(mint.decimals))
-    _must_be("mint authority", str(token.authority), str(mint.mint_authority))
     return genesis
 
 
@@ -57,15 +48,21 @@ async def read_token(rpc: JsonRpc, mint_address: Pubkey) -> Token:
     Raises:
         ChainMismatchError: There is no such mint, or nobody may mint.
     """
-    options = {**_FINALIZED, "encoding": "base64"}
-    account = (await rpc.call("getAccountInfo", str(mint_address), options))["value"]
-    if account is None:
-        raise ChainMismatchError(f"the mint {mint_address} does not exist on this cluster")
-    mint = Mint.from_bytes(base64.b64decode(account["data"][0])[:_MINT_BYTES])
-    if mint.mint_authority is None:
+    mint = await _mint(rpc, mint_address)
+    if mint.authority is None:
         raise ChainMismatchError(f"the authority of mint {mint_address} was given up")
-    program = Pubkey.from_string(account["owner"])
-    return Token(mint_address, program, mint.decimals, mint.mint_authority, Pubkey.default())
+    return Token(mint_address, mint.program, mint.decimals, mint.authority, Pubkey.default())
+
+
+async def _mint(rpc: JsonRpc, address: Pubkey) -> MintAccount:
+    options = {**_FINALIZED, "encoding": "base64"}
+    account = (await rpc.call("getAccountInfo", str(address), options))["value"]
+    if account is None:
+        raise ChainMismatchError(
+            f"the mint {address} does not exist on this cluster; check BLOCKCHAIN_MINT_ADDRESS and"
+            " the RPC URLs, or run `gtx-cloud mint-account create`"
+        )
+    return read_mint(address, account)
 
 
 def _must_be(what: str, configured: str, on_chain: str) -> None:
@@ -94,57 +91,8 @@ async def _balance(rpc: JsonRpc, address: Pubkey) -> int:
     return int((await rpc.call("getBalance", str(address), _CONFIRMED))["value"])
 
 
-async def create_mint(
-    rpc: JsonRpc,
-    payer: KeySigner,
-    authority: Pubkey,
-    program: Pubkey,
-    decimals: int,
-    sleep: Sleep = asyncio.sleep,
-) -> Pubkey:
-    """Make a mint without freeze authority and return its address once it is finalized.
-
-    Raises:
-        RpcUnavailableError: The transaction has expired; run it again.
-        SignerUnavailableError: The service that holds the payer's key did not answer.
-    """
-    mint = Keypair()
-    paying = Pubkey.from_string(payer.address)
-    rent = await rpc.call("getMinimumBalanceForRentExemption", _MINT_BYTES)
-    value = (await rpc.call("getLatestBlockhash", _FINALIZED))["value"]
-    create = create_account(
-        CreateAccountParams(
-            from_pubkey=paying,
-            to_pubkey=mint.pubkey(),
-            lamports=rent,
-            space=_MINT_BYTES,
-            owner=program,
-        )
-    )
-    data = bytes([_INITIALIZE_MINT_2, decimals]) + bytes(authority) + b"\x00"
-    mint_meta = AccountMeta(mint.pubkey(), is_signer=False, is_writable=True)
-    initialize = Instruction(program, data, [mint_meta])
-    blockhash = Hash.from_string(value["blockhash"])
-    message = Message.new_with_blockhash([create, initialize], paying, blockhash)
-    body = to_bytes_versioned(message)
-    signatures = [await payer.sign(body), bytes(mint.sign_message(body))]
-    _, raw = signed(message, signatures, TransactionFormat.LEGACY)
-    text = base64.b64encode(raw).decode()
-    # A new key each time, so a second run never collides with a first that landed late.
-    await rpc.call(
-        "sendTransaction", text, {"encoding": "base64", "preflightCommitment": "confirmed"}
-    )
-    options = {**_FINALIZED, "encoding": "base64"}
-    while True:
-        if (await rpc.call("getAccountInfo", str(mint.pubkey()), options))["value"] is not None:
-            return mint.pubkey()
-        if await rpc.call("getBlockHeight", _FINALIZED) > value["lastValidBlockHeight"]:
-            raise RpcUnavailableError("the mint's transaction has expired; run the command again")
-        await sleep(_POLL_S)
-
-
-async def rents_lamports(rpc: JsonRpc) -> tuple[int, int]:
+async def rents_lamports(rpc: JsonRpc, program: Pubkey) -> tuple[int, int]:
     """Return the rent of a marker and of a token account, as this cluster takes it today."""
     marker = await rpc.call("getMinimumBalanceForRentExemption", 0)
-    account = await rpc.call("getMinimumBalanceForRentExemption", 165)
+    account = await rpc.call("getMinimumBalanceForRentExemption", token_account_bytes(program))
     return int(marker), int(account)
