@@ -8,6 +8,7 @@ from gridtokenx_cloud.adapters.store.database import Database
 from gridtokenx_cloud.adapters.store.enrolment import SqlEnrolment
 from gridtokenx_cloud.adapters.store.held import SqlHeldReadings
 from gridtokenx_cloud.adapters.store.mint_retry import SqlRetryQueue
+from gridtokenx_cloud.adapters.store.mint_trigger import SqlMintTrigger
 from gridtokenx_cloud.adapters.store.overrides import SqlOverrides
 from gridtokenx_cloud.adapters.store.records import SqlApiTokens, SqlRecords
 from gridtokenx_cloud.adapters.store.registry import SqlRegistry
@@ -15,9 +16,10 @@ from gridtokenx_cloud.adapters.verifier import verify
 from gridtokenx_cloud.ports.admin import Administration, Desk
 from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.registry import open_claim
-from gridtokenx_cloud.settings import Settings
+from gridtokenx_cloud.settings import Settings, TokenizationConfig
 from gridtokenx_cloud.settings.live import LiveTokenization, overridden, texts_of
 from gridtokenx_cloud.verify import ReadingRules
+from gridtokenx_cloud.waiting import Pace
 
 
 def administration(
@@ -26,6 +28,7 @@ def administration(
     clock: Clock,
     live: LiveTokenization,
     rules: Callable[[], ReadingRules],
+    pass_wanted: Callable[[], None] = lambda: None,
 ) -> Administration:
     """Return what the admin routes work with."""
 
@@ -36,6 +39,7 @@ def administration(
             held=SqlHeldReadings(database, clock, actor=actor),
             retries=SqlRetryQueue(database, clock, actor=actor),
             overrides=SqlOverrides(database, clock, actor=actor),
+            trigger=SqlMintTrigger(database),
             tokens=SqlApiTokens(SqlAccess(database, clock), actor=actor),
             records=SqlRecords(database, clock),
         )
@@ -45,8 +49,18 @@ def administration(
         config=lambda: texts_of(live.current()),
         check_config=lambda texts: overridden(settings, texts),
         config_changed=live.forget,
+        pass_wanted=pass_wanted,
+        pace=lambda: _pace(live.current()),
         rules=rules,
         password_line=password_line,
         new_password=new_password,
         open_claim=lambda text: open_claim(text, verify),
+    )
+
+
+def _pace(group: TokenizationConfig) -> Pace:
+    return Pace(
+        auto_mint=group.auto_mint_enabled,
+        owner_percent=group.auto_mint_percentage,
+        threshold_wh=int(group.mint_threshold * 1000),
     )

@@ -69,6 +69,8 @@ class MeterPollingService:
         self._driving: dict[int, asyncio.Task[None]] = {}
         self._given_up: set[int] = set()
         self._trouble = asyncio.Event()
+        self._asked: list[asyncio.Future[None]] = []
+        self._poked = asyncio.Event()
 
     @property
     def halted(self) -> tuple[str, ...]:
@@ -186,6 +188,16 @@ class MeterPollingService:
         finally:
             await self._put_down()
 
+    async def pass_now(self) -> None:
+        """Let `run` seal all that is due, also while automatic minting is off; return when it has.
+
+        Waits as long as something halts the minting.
+        """
+        made: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._asked.append(made)
+        self._poked.set()
+        await made
+
     async def drain(self) -> Backlog:
         """Mint all there is, dust included; return what waits for a retry or an operator.
 
@@ -215,12 +227,20 @@ class MeterPollingService:
     def _pass(self, *, draining: bool) -> bool:
         """Take up batches and seal new ones; true when there is more to do at once."""
         self._reap()
+        self._poked.clear()
         rules = self._rules()
         self._take_up_live(rules)
         # Sealed ahead while there is room to drive, so that one look at the queue fills several.
         idle = len(self._driving) < rules.concurrent_batches
-        if not idle or self._halts or not (draining or rules.auto_mint_enabled):
+        wanted = draining or rules.auto_mint_enabled or bool(self._asked)
+        if not idle or self._halts or not wanted:
             return False
+        more = self._seal_due(rules, draining)
+        if not more:
+            self._answer_asked()
+        return more
+
+    def _seal_due(self, rules: MintRules, draining: bool) -> bool:
         readings = self.fetch_unminted_readings(rules.batch_size, draining=draining)
         if not readings:
             return False
@@ -231,6 +251,12 @@ class MeterPollingService:
         self._take_up_live(rules)
         logger.info("cycle_finished", extra={"readings": len(good), "batches": len(batches)})
         return len(readings) == rules.batch_size and (bool(batches) or len(good) < len(readings))
+
+    def _answer_asked(self) -> None:
+        asked, self._asked = self._asked, []
+        for made in asked:
+            if not made.done():
+                made.set_result(None)
 
     def _validated(self, readings: Sequence[UnmintedReading]) -> list[MintBatchData]:
         good: list[MintBatchData] = []
@@ -291,7 +317,7 @@ class MeterPollingService:
     async def _pause(self, stop: asyncio.Event, wake: asyncio.Event) -> None:
         """Wait for a batch to end, the next poll, a credit, or the end of the service."""
         rules = self._rules()
-        signals = [asyncio.create_task(stop.wait())]
+        signals = [asyncio.create_task(stop.wait()), asyncio.create_task(self._poked.wait())]
         if rules.auto_trigger_on_submit:
             signals.append(asyncio.create_task(wake.wait()))
         try:

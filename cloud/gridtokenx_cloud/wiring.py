@@ -18,6 +18,7 @@ from gridtokenx_cloud.adapters.store.ingest import SqlIngestStore
 from gridtokenx_cloud.adapters.store.migrate import check_schema
 from gridtokenx_cloud.adapters.store.mint import SqlMintStore
 from gridtokenx_cloud.adapters.store.mint_audit import SqlAuditStore
+from gridtokenx_cloud.adapters.store.mint_trigger import SqlMintTrigger
 from gridtokenx_cloud.adapters.store.overrides import SqlOverrides
 from gridtokenx_cloud.adapters.store.registry_rows import former_keys
 from gridtokenx_cloud.adapters.store.views import SqlViews
@@ -195,6 +196,7 @@ def api_role(
             parts.clock,
             parts.live,
             lambda: reading_rules(parts.live.current()),
+            parts.relay.pass_wanted,
         ),
         limits=_access_limits(parts),
     )
@@ -214,6 +216,7 @@ def settle_role(parts: Parts) -> SettleRole:
         ),
         parts.relay,
         parts.settings.blockchain.audit_interval_secs,
+        SqlMintTrigger(parts.database),
     )
 
 

@@ -37,6 +37,7 @@ class Office:
     cloud: Cloud
     live: LiveTokenization
     tokens: dict[str, str]
+    told: list[str]
 
     async def ask(
         self, method: str, path: str, role: str | None = "admin", body: object = None
@@ -62,6 +63,7 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
         overrides = SqlOverrides(cloud.database, cloud.clock, actor="test")
         live = LiveTokenization(settings, overrides.values, cloud.clock.now_ms)
         access = SqlAccess(cloud.database, cloud.clock)
+        told: list[str] = []
         app = build_api(
             sessions=access,
             views=SqlViews(cloud.database, cloud.clock),
@@ -80,6 +82,7 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
                 cloud.clock,
                 live,
                 lambda: reading_rules(live.current()),
+                lambda: told.append("pass"),
             ),
         )
         tokens = {
@@ -88,7 +91,7 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
         }
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url=ORIGIN) as client:
-            yield Office(client, cloud, live, tokens)
+            yield Office(client, cloud, live, tokens, told)
 
 
 def hold_one(cloud: Cloud) -> int:
@@ -111,6 +114,8 @@ def claim_of(gateway: build.Gateway, *meter_ids: str, token: str = TOKEN) -> str
 ROUTES: tuple[tuple[str, str, object, str, int], ...] = (
     ("GET", "tokenization/status", None, "viewer", 200),
     ("POST", "tokenization/toggle-auto-mint", {"enabled": False}, "operator", 200),
+    ("POST", "tokenization/trigger-batch", None, "operator", 202),
+    ("GET", "meters/unminted", None, "operator", 200),
     ("GET", "tokenization/config", None, "admin", 200),
     ("PATCH", "tokenization/config", {"batch_size": 60}, "admin", 200),
     ("DELETE", "tokenization/config", None, "admin", 200),
@@ -358,3 +363,107 @@ async def test_a_token_is_shown_once_and_ends_when_it_is_revoked(office: Office)
 
     assert (before.status_code, after.status_code) == (200, 401)
     assert made.json()["token"] not in listed.text
+
+
+async def test_a_pass_is_asked_for_once_a_minute_whoever_asks(office: Office) -> None:
+    first = await office.ask("POST", "tokenization/trigger-batch", "operator")
+    hasty = await office.ask("POST", "tokenization/trigger-batch", "admin")
+    office.cloud.clock.at_ms += 1000 * int(hasty.headers["Retry-After"])
+    second = await office.ask("POST", "tokenization/trigger-batch", "admin")
+    state = (await office.ask("GET", "tokenization/status", "viewer")).json()
+
+    assert (first.status_code, first.json()) == (202, {"pass_id": 1})
+    assert (hasty.status_code, hasty.headers["Retry-After"]) == (429, "60")
+    assert second.json() == {"pass_id": 2}
+    assert state["pass"] == {"asked_for": 2, "done": 0}
+    assert office.told == ["pass", "pass"]
+    assert [row for row in office.audited() if row[1] == "batch_triggered"] == [
+        ("token:operator", "batch_triggered", "pass:1"),
+        ("token:admin", "batch_triggered", "pass:2"),
+    ]
+
+
+async def credit(office: Office, *kwh: int) -> None:
+    """Let HOUSE-17 export so many kWh, one slot each."""
+    registers = [1_000 + 1_000 * sum(kwh[:count]) for count in range(len(kwh) + 1)]
+    office.cloud.take(GATEWAY.sends(*(build.slot(90 + n, wh) for n, wh in enumerate(registers))))
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({}, "due"),
+        ({"auto_mint_enabled": False}, "auto_mint_off"),
+        ({"auto_mint_percentage": 0}, "owner_outside_share"),
+        ({"mint_threshold": "3"}, "below_threshold"),
+        ({"mint_threshold": "2"}, "due"),
+    ],
+)
+async def test_unminted_energy_is_listed_with_the_reason_why_it_waits(
+    office: Office, changed: dict[str, object], reason: str
+) -> None:
+    await credit(office, 1, 1)
+    if changed:
+        await office.ask("PATCH", "tokenization/config", body=changed)
+
+    page = (await office.ask("GET", "meters/unminted", "operator")).json()
+
+    [row] = page["items"]
+    assert (row["meter_id"], row["user_id"], row["credit_wh"]) == (METER_ID, "ann", 2_000)
+    assert (row["reasons"], row["errors"]) == ({reason: 2}, [])
+    assert page["next_cursor"] is None
+
+
+async def test_dust_waits_a_day_at_most(office: Office) -> None:
+    await credit(office, 1)
+    await office.ask("PATCH", "tokenization/config", body={"mint_threshold": "3"})
+    office.cloud.clock.at_ms += 24 * 3_600_000
+
+    [row] = (await office.ask("GET", "meters/unminted", "operator")).json()["items"]
+
+    assert row["reasons"] == {"due": 1}
+
+
+async def test_refused_credits_and_sealed_ones_show_as_such(office: Office) -> None:
+    await credit(office, 1, 1, 1)
+    ids = [row[0] for row in office.cloud.rows("SELECT reading_id FROM mint_queue ORDER BY 1")]
+    with office.cloud.database.transaction() as tx:
+        for reading_id, parked_at_ms in ((ids[0], None), (ids[1], 7)):
+            tx.execute(
+                "INSERT INTO minting_retry_queue (reading_id, error_code, error_message,"
+                " next_retry_at_ms, parked_at_ms, created_at_ms, updated_at_ms)"
+                " VALUES (?, 'RecipientRefused', 'frozen', 1, ?, 1, 1)",
+                (reading_id, parked_at_ms),
+            )
+        tx.execute(
+            "INSERT INTO mint_batches (batch_id, state, memo, merkle_root, leaf_count, marker,"
+            " total_wh, total_base_units, sealed_at_ms, oldest_credit_at_ms)"
+            " VALUES (1, 'sealed', '', ?, 1, 'm', 1, 1, 1, 1)",
+            (b"",),
+        )
+        tx.execute("UPDATE meter_readings SET batch_id = 1 WHERE reading_id = ?", (ids[2],))
+
+    [row] = (await office.ask("GET", "meters/unminted", "operator")).json()["items"]
+
+    assert row["reasons"] == {"in_batch": 1, "retrying": 1, "parked": 1}
+    assert row["errors"] == ["RecipientRefused"]
+
+
+async def test_unminted_energy_is_read_page_by_page(office: Office) -> None:
+    await credit(office, 1)
+    office.cloud.take(
+        OTHER_GATEWAY.sends(
+            *(
+                build.slot(0, wh, at=build.stamp(n, meter_id="HOUSE-18"))
+                for n, wh in ((90, 0), (91, 500))
+            )
+        )
+    )
+
+    first = (await office.ask("GET", "meters/unminted?limit=1")).json()
+    second = (
+        await office.ask("GET", f"meters/unminted?limit=1&cursor={first['next_cursor']}")
+    ).json()
+
+    assert [row["meter_id"] for row in first["items"] + second["items"]] == [METER_ID, "HOUSE-18"]
+    assert second["next_cursor"] is None

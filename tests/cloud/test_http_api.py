@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from gridtokenx_cloud.adapters.http_api import build_api
+from gridtokenx_cloud.adapters.limits import AccessLimits
 from gridtokenx_cloud.adapters.store.database import Database
 from gridtokenx_cloud.adapters.store.mint_audit import SqlAuditStore
 from gridtokenx_cloud.adapters.store.views import SqlViews
@@ -14,6 +15,7 @@ from gridtokenx_cloud.errors import StoreBusyError, ValidationError
 from tests.support.store_rows import GATEWAY, StoreRows, signature_of, wallet_of
 
 ORIGIN = "https://grid.example"
+REQUESTS_PER_MINUTE = 40
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
@@ -57,6 +59,7 @@ async def api(new_store: Callable[[], Database]) -> AsyncIterator[Api]:
         secure_cookies=True,
         mint_address="Mint111",
         decimals=9,
+        limits=AccessLimits(rows.clock, REQUESTS_PER_MINUTE),
     )
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url=ORIGIN) as client:
@@ -98,6 +101,63 @@ async def test_a_wrong_token_is_refused_and_never_echoed(api: Api) -> None:
     assert_problem(answers[1], 422, "invalid")
     assert "secret-typo" not in answers[0].text
     assert "sss" not in answers[1].text
+
+
+async def test_the_eleventh_wrong_token_of_a_minute_is_turned_away_with_a_time_to_come_back(
+    api: Api,
+) -> None:
+    good = api.rows.user("anna")
+    wrong = [await sign_in(api, "gtx_guess") for _ in range(10)]
+
+    refused = await sign_in(api, good)
+    api.rows.clock.at_ms += 1000 * int(refused.headers["Retry-After"])
+    later = await sign_in(api, good)
+
+    assert {answer.status_code for answer in wrong} == {401}
+    assert_problem(refused, 429, "too_many_requests")
+    assert refused.headers["Retry-After"] == "6"
+    assert later.status_code == 201
+
+
+async def test_who_guesses_is_turned_away_while_a_good_token_from_there_goes_on(api: Api) -> None:
+    good = api.rows.user("anna")
+    wrong = [await api.get("me", "gtx_guess") for _ in range(11)]
+
+    answer = await api.get("me", good)
+
+    assert [one.status_code for one in wrong] == [401] * 10 + [429]
+    assert answer.status_code == 200
+
+
+async def test_a_token_above_its_rate_waits_and_another_one_does_not(api: Api) -> None:
+    busy, calm = api.rows.user("anna"), api.rows.user("ben")
+    answers = [await api.get("me", busy) for _ in range(REQUESTS_PER_MINUTE + 1)]
+
+    other = await api.get("me", calm)
+    api.rows.clock.at_ms += 1000 * int(answers[-1].headers["Retry-After"])
+    again = await api.get("me", busy)
+
+    assert {answer.status_code for answer in answers[:-1]} == {200}
+    assert_problem(answers[-1], 429, "too_many_requests")
+    assert (other.status_code, again.status_code) == (200, 200)
+
+
+async def test_signing_in_and_out_is_audited_with_the_address_and_without_the_token(
+    api: Api,
+) -> None:
+    await sign_in(api, "gtx_wrong-one")
+    await sign_in(api, api.rows.user("anna"))
+    await api.client.delete("/api/v1/auth/session", headers={"Origin": ORIGIN})
+
+    entries = api.rows.database.connection.execute(
+        "SELECT actor, action, detail FROM audit_log WHERE subject = 'session' ORDER BY entry"
+    ).fetchall()
+
+    assert [tuple(entry) for entry in entries] == [
+        ("anybody", "sign_in_failed", '{"address":"127.0.0.1"}'),
+        ("token:anna's page", "sign_in", '{"address":"127.0.0.1"}'),
+        ("token:anna's page", "sign_out", "{}"),
+    ]
 
 
 async def test_signing_out_ends_the_session_on_the_server(api: Api) -> None:

@@ -226,6 +226,45 @@ async def test_with_automatic_minting_off_sealed_batches_still_end(
         assert world.balance(wallet(2).pubkey()) == 0
 
 
+async def test_a_pass_that_an_operator_asks_for_seals_all_that_is_due_though_minting_is_off(
+    world: World, tmp_path: Path
+) -> None:
+    rules = replace(RULES, auto_mint_enabled=False, batch_size=2, polling_interval_s=3600)
+    with minter(world, tmp_path / "cloud.db", rules) as m:
+        stop = asyncio.Event()
+        running = asyncio.create_task(m.service.run(stop, asyncio.Event()))
+        m.credit(1, 100, 200, 300)
+        await m.service.pass_now()
+        sealed = one(m, "SELECT sum(total_wh) FROM mint_batches")
+        m.credit(1, 400)
+        await asyncio.sleep(0)
+        stop.set()
+        await running
+
+        assert sealed == 600
+        assert one(m, "SELECT sum(credit_wh) FROM mint_queue") == 400
+
+
+async def test_a_pass_waits_for_what_halts_the_minting(world: World, tmp_path: Path) -> None:
+    rules = replace(RULES, auto_mint_enabled=False, polling_interval_s=3600)
+    with minter(world, tmp_path / "cloud.db", rules) as m:
+        m.credit(1, 500)
+        m.service.halt(0, "an old backup")
+        asked = asyncio.create_task(m.service.pass_now())
+        await asyncio.sleep(0)
+
+        m.service._try_pass()
+        while_halted = asked.done()
+        m.service.lift(0)
+        m.service._try_pass()
+        # The queue was shorter than a batch, so this pass took all there was.
+        await asked
+
+        assert not while_halted
+        assert one(m, "SELECT count(*) FROM mint_batches") == 1
+        await m.service._put_down()
+
+
 async def test_a_committed_credit_wakes_the_service(world: World, tmp_path: Path) -> None:
     rules = replace(RULES, auto_trigger_on_submit=True, polling_interval_s=3600)
     with minter(world, tmp_path / "cloud.db", rules) as m:

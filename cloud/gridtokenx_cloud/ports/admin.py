@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gridtokenx_cloud.verify import EpochPolicy, ReadingRules
+from gridtokenx_cloud.waiting import Pace
 from gridtokenx_wire.claim import Claim
 
 Row = Mapping[str, object]
@@ -130,6 +131,18 @@ class RetryQueue(Protocol):
         ...
 
 
+class MintTrigger(Protocol):
+    """The wish for a pass of the minter, in whichever process it runs."""
+
+    def ask(self, actor: str, now_ms: int) -> int:
+        """Ask for a pass and return its number; `FloodedError` within a minute of the last."""
+        ...
+
+    def state(self) -> tuple[int, int]:
+        """Return the numbers of the newest pass that was asked for, and of the newest done."""
+        ...
+
+
 class Overrides(Protocol):
     """Settings changed while the program runs."""
 
@@ -167,6 +180,16 @@ class Records(Protocol):
         """Return what is minted, what waits and for whom."""
         ...
 
+    def unminted(self, behind: tuple[str, str], limit: int) -> Sequence[Row]:
+        """Return the meters with credits that are not minted, by id: where their energy waits.
+
+        *behind* = the meter and owner to go on behind. Each row has `meter_id`, `user_id`,
+        `owner_wh` (in no batch, of all the owner's meters), `oldest_at_ms`, `credit_wh`, and the
+        numbers of readings that are `free`, `in_batch`, `retrying` and `parked`, with the `errors`
+        of these.
+        """
+        ...
+
     def audit_page(self, before: int | None, limit: int) -> Sequence[Row]:
         """Return audit entries, newest first; *before* = the entry to go on behind."""
         ...
@@ -181,6 +204,7 @@ class Desk:
     held: HeldReadings
     retries: RetryQueue
     overrides: Overrides
+    trigger: MintTrigger
     tokens: ApiTokens
     records: Records
 
@@ -194,6 +218,8 @@ class Administration:
         config: Returns the changeable settings in force, name -> text.
         check_config: Given all overrides as they would be; raises when they do not go.
         config_changed: Told when overrides were changed.
+        pass_wanted: Told when somebody asked for a pass of the minter.
+        pace: Returns what of the settings keeps a credit from being sealed.
         rules: Returns the limits of a reading in force.
         password_line: (user, password) -> line of the broker's password file.
         new_password: Returns a password nobody can guess.
@@ -204,6 +230,8 @@ class Administration:
     config: Callable[[], Mapping[str, str]]
     check_config: Callable[[Mapping[str, str]], object]
     config_changed: Callable[[], None]
+    pass_wanted: Callable[[], None]
+    pace: Callable[[], Pace]
     rules: Callable[[], ReadingRules]
     password_line: Callable[[str, str], str]
     new_password: Callable[[], str]

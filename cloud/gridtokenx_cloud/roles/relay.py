@@ -24,11 +24,13 @@ class Relay:
     Attributes:
         feed: The running events server.
         wake_minting: Wakes the running minting service; may be called from any thread.
+        look_for_pass: Lets it look whether a pass was asked for; may be called from any thread.
     """
 
     def __init__(self) -> None:
         self.feed: EventFeed | None = None
         self.wake_minting: Callable[[], None] | None = None
+        self.look_for_pass: Callable[[], None] | None = None
 
     def committed(self, credited: bool) -> None:
         """Tell of a commit, *credited* when it holds energy that is to be minted."""
@@ -36,6 +38,11 @@ class Relay:
             feed.wake()
         if credited and (wake := self.wake_minting) is not None:
             wake()
+
+    def pass_wanted(self) -> None:
+        """Tell that somebody asked for a pass of the minter; it finds out by itself otherwise."""
+        if (look := self.look_for_pass) is not None:
+            look()
 
     def sampled(self, event: MeterReadingReceived) -> None:
         """Pass a live value on."""

@@ -4,17 +4,20 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
+from gridtokenx_cloud.adapters.store.mint_trigger import SqlMintTrigger
 from gridtokenx_cloud.audit import run_audit
-from gridtokenx_cloud.errors import CloudError
+from gridtokenx_cloud.errors import CloudError, TransientError
 from gridtokenx_cloud.janitor import Janitor
 from gridtokenx_cloud.metrics import Figure
 from gridtokenx_cloud.mint_wiring import ConnectedMinter
 from gridtokenx_cloud.roles.relay import Relay
+from gridtokenx_cloud.settle import MeterPollingService
 from gridtokenx_cloud.supervisor import StopSignal
 
+_LOOK_EVERY_S = 2.0
 _TIDY_EVERY_MINUTES = 60
 _log = logging.getLogger(__name__)
 
@@ -26,6 +29,7 @@ class SettleRole:
         connect: Gives the service once chain, keys and store agree.
         relay: What tells it of new credits.
         audit_interval_s: Pause between two audits.
+        trigger: Where operators ask for a pass.
     """
 
     name = "settle"
@@ -35,7 +39,9 @@ class SettleRole:
         connect: Callable[[], AbstractAsyncContextManager[ConnectedMinter]],
         relay: Relay,
         audit_interval_s: float,
+        trigger: SqlMintTrigger,
     ) -> None:
+        self._trigger = trigger
         self._connect = connect
         self._relay = relay
         self._audit_interval_s = audit_interval_s
@@ -67,10 +73,28 @@ class SettleRole:
                     minter.service.run(stopping, credited),
                     self._audit_now_and_then(minter),
                     _tidy_now_and_then(minter.janitor),
+                    self._look_for_passes(minter.service),
                 )
             finally:
                 self._minting, self._janitor = False, None
-                self._relay.wake_minting = None
+                self._relay.wake_minting = self._relay.look_for_pass = None
+
+    async def _look_for_passes(self, service: MeterPollingService) -> None:
+        """Have the passes made that operators ask for, in this process or in another one."""
+        look = asyncio.Event()
+        self._relay.look_for_pass = _from_any_thread(look.set)
+        while True:
+            look.clear()
+            try:
+                wanted, done = self._trigger.state()
+                if wanted > done:
+                    await service.pass_now()
+                    self._trigger.done(wanted)
+            except TransientError as exc:
+                _log.warning("trigger_not_read", extra={"error": str(exc)})
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY_S):
+                    await look.wait()
 
     async def _audit_now_and_then(self, minter: ConnectedMinter) -> None:
         while True:

@@ -67,7 +67,9 @@ def status(desk: OwnDesk, office: Office) -> dict[str, Any]:
     """Return what is minted, what waits, and the pace."""
     values = office.config()
     shown = ("auto_mint_enabled", "polling_interval_secs", "batch_size")
-    return {name: values[name] for name in shown} | dict(desk.records.status())
+    wanted, done = desk.trigger.state()
+    passes = {"asked_for": wanted, "done": done}
+    return {name: values[name] for name in shown} | dict(desk.records.status()) | {"pass": passes}
 
 
 @router.post("/tokenization/toggle-auto-mint", dependencies=[Operator, OwnOrigin])

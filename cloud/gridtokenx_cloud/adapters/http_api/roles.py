@@ -8,6 +8,7 @@ from fastapi.params import Depends as Marker
 from gridtokenx_cloud.adapters.http_api.identity import Caller, Parts
 from gridtokenx_cloud.adapters.http_api.problems import ProblemError
 from gridtokenx_cloud.ports.admin import Administration, Desk
+from gridtokenx_cloud.ports.events import Principal
 
 _RANKS = {"viewer": 1, "operator": 2, "admin": 3}
 
@@ -37,8 +38,13 @@ def administration(parts: Parts) -> Administration:
 Office = Annotated[Administration, Depends(administration)]
 
 
+def actor_of(caller: Principal) -> str:
+    """Return the name under which a deed is audited."""
+    return f"token:{caller.label}"
+
+
 def _desk(caller: Caller, office: Office) -> Desk:
-    return office.desk_of(f"token:{caller.label}")
+    return office.desk_of(actor_of(caller))
 
 
 OwnDesk = Annotated[Desk, Depends(_desk)]

@@ -26,6 +26,25 @@ FROM mint_batches ORDER BY batch_id DESC LIMIT ?
 _HELD_SQL = """
 SELECT reason, count(*) AS readings FROM meter_readings WHERE status = 'held' GROUP BY reason
 """
+# Two halves, so that each finds its partial index: in no batch yet, and in one on its way.
+_UNMINTED_METERS_SQL = """
+SELECT w.meter_id, w.user_id, sum(w.credit_wh) AS credit_wh, min(w.submitted_at_ms) AS oldest_at_ms,
+    sum(w.in_batch) AS in_batch, count(q.parked_at_ms) AS parked,
+    count(q.reading_id) - count(q.parked_at_ms) AS retrying,
+    count(*) - sum(w.in_batch) - count(q.reading_id) AS free,
+    min(q.error_code) AS first_error, max(q.error_code) AS last_error,
+    (SELECT coalesce(sum(o.credit_wh), 0) FROM mint_queue o WHERE o.user_id = w.user_id) AS owner_wh
+FROM (
+    SELECT reading_id, meter_id, user_id, credit_wh, submitted_at_ms, 0 AS in_batch
+    FROM meter_readings WHERE credit_wh > 0 AND minted = 0 AND batch_id IS NULL
+    UNION ALL
+    SELECT r.reading_id, r.meter_id, r.user_id, r.credit_wh, r.submitted_at_ms, 1
+    FROM mint_batches b JOIN meter_readings r USING (batch_id)
+    WHERE b.state <> 'final' AND r.credit_wh > 0 AND r.minted = 0) w
+LEFT JOIN minting_retry_queue q ON q.reading_id = w.reading_id AND w.in_batch = 0
+WHERE (w.meter_id, w.user_id) > (?, ?)
+GROUP BY w.meter_id, w.user_id ORDER BY w.meter_id, w.user_id LIMIT ?
+"""
 _AUDIT_SQL = """
 SELECT entry, at_ms, actor, action, subject, detail, hash FROM audit_log
 WHERE entry < ? ORDER BY entry DESC LIMIT ?
@@ -72,6 +91,17 @@ class SqlRecords:
                 for row in batches
             ],
         }
+
+    def unminted(self, behind: tuple[str, str], limit: int) -> list[dict[str, object]]:
+        """See `Records.unminted`."""
+        with reading(self._database) as connection:
+            rows = connection.execute(_UNMINTED_METERS_SQL, (*behind, limit)).fetchall()
+        found = []
+        for row in rows:
+            values = dict(row)
+            codes = {values.pop("first_error"), values.pop("last_error")} - {None}
+            found.append(values | {"errors": sorted(codes)})
+        return found
 
     def audit_page(self, before: int | None, limit: int) -> list[dict[str, object]]:
         """See `Records.audit_page`."""
