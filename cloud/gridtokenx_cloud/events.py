@@ -6,6 +6,8 @@ Wh are integers; base units are decimal text, because a u64 does not fit a brows
 import json
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii
 from typing import Any, ClassVar
 
 ADMIN_STREAM = "admin"
@@ -135,10 +137,15 @@ _BY_TYPE: dict[str, type[MarketEvent]] = {
     )
 }
 
+_FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in _BY_TYPE.values()}
+_encode = json.JSONEncoder(separators=(",", ":"), default=asdict).encode
+
 EVENT_TYPES = frozenset(_BY_TYPE)
 """Names of all event types."""
 
 
+# A batch of readings names few moments, each many times.
+@lru_cache(maxsize=1024)
 def rfc3339(unix_ms: int) -> str:
     """Return a UTC time as RFC 3339 text with milliseconds and `Z`."""
     moment = datetime.fromtimestamp(unix_ms / 1000, UTC)
@@ -158,8 +165,9 @@ def to_json(event: MarketEvent, event_id: str, at_ms: int) -> str:
 
 def without_id(event: MarketEvent, at_ms: int) -> str:
     """Return what `with_id` completes: the same for every stream an event goes to."""
-    named = ((field.name, getattr(event, field.name)) for field in fields(event))
-    data = {name: value for name, value in named if value is not None}
+    data = {
+        name: value for name in _FIELDS[type(event)] if (value := getattr(event, name)) is not None
+    }
     value: dict[str, Any] = {
         "source": "/gridtokenx",
         "type": event.type,
@@ -170,12 +178,12 @@ def without_id(event: MarketEvent, at_ms: int) -> str:
     subject = data.get("meter_id")
     if subject is not None:
         value["subject"] = subject
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=True, default=asdict)
+    return _encode(value)
 
 
 def with_id(body: str, event_id: str) -> str:
     """Return the CloudEvents object of a body made by `without_id`."""
-    return f'{{"specversion":"1.0","id":{json.dumps(event_id)},{body[1:]}'
+    return f'{{"specversion":"1.0","id":{encode_basestring_ascii(event_id)},{body[1:]}'
 
 
 def from_json(text: str) -> MarketEvent:
