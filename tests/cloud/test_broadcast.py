@@ -220,6 +220,119 @@ def test_a_connection_is_cut_when_too_much_waits() -> None:
     assert outlet.aborted
 
 
+@pytest.mark.parametrize(
+    ("who", "at_once"),
+    [
+        (Principal(role="anonymous", user_id=None, label="203.0.113.9", token_hash=""), 3),
+        (build.staff(role="viewer"), 30),
+        (build.staff(role="operator"), 300),
+        (build.staff(), 300),
+    ],
+)
+def test_events_above_the_rate_of_a_role_wait_and_are_not_dropped(
+    who: Principal, at_once: int
+) -> None:
+    world = World(BroadcastLimits(events_per_minute=3))
+    _, outlet = world.join(who)
+    for number in range(at_once + 2):
+        world.store.append(ADMIN_STREAM, build.completed(batch_id=number))
+    while world.hub.pump(0.0):
+        pass
+    first = outlet.offsets()
+    per_event_s = 60 / at_once
+
+    world.hub.drain(per_event_s * 0.9)
+    early = outlet.offsets()
+    world.hub.drain(per_event_s * 1.1)
+    world.hub.drain(per_event_s * 2.2)
+
+    assert first == early == list(range(1, at_once + 1))
+    assert outlet.offsets() == list(range(1, at_once + 3))
+    assert outlet.chain_holds(0)
+
+
+def test_an_owner_has_ten_times_the_rate_and_its_readings_are_conflated_meanwhile() -> None:
+    world = World(BroadcastLimits(events_per_minute=1))
+    _, outlet = world.join()
+    world.commit(100)
+
+    world.hub.pump(0.0)
+    world.hub.drain(6.1)
+
+    assert outlet.offsets() == [*range(1, 11), 100]
+
+
+def test_a_peer_that_reads_is_never_cut_for_its_rate_until_too_many_events_wait() -> None:
+    world = World(BroadcastLimits(events_per_minute=1, history=5))
+    _, outlet = world.join()
+    for number in range(16):
+        world.store.append(ANNA, build.minted(batch_id=number))
+        world.hub.pump(0.0)
+        if number == 14:
+            world.hub.drain(0.0)
+            held_out = outlet.closed
+
+    world.hub.drain(0.1)
+
+    assert held_out is None
+    assert (outlet.closed, outlet.aborted) == (CloseCode.SLOW, False)
+    assert len(world.hub.connections) == 0
+
+
+def test_a_resume_is_not_held_up_by_the_rate() -> None:
+    world = World(BroadcastLimits(events_per_minute=1))
+    world.commit(50)
+    world.hub.pump(0.0)
+
+    _, outlet = world.join(request=resume(0))
+
+    assert outlet.offsets() == list(range(1, 51))
+
+
+@pytest.mark.parametrize(
+    "who",
+    [
+        Principal(role="anonymous", user_id=None, label="203.0.113.9", token_hash=""),
+        build.staff(role="viewer"),
+    ],
+)
+def test_without_the_right_to_all_events_only_what_is_on_the_chain_is_seen(
+    who: Principal,
+) -> None:
+    world = World()
+    _, early = world.join(who)
+    for event in (build.slot(), build.minted(), build.refused(), build.completed()):
+        world.store.append(ADMIN_STREAM, event)
+    world.hub.publish_sample("anna", build.sample(), 0.0)
+    world.hub.pump(0.0)
+    public = ResumePoint(stream="public", epoch=f"epoch-of-{ADMIN_STREAM}", offset=0)
+
+    _, late = world.join(who, Connect(ticket=None, streams=(public,)))
+
+    for outlet in (early, late):
+        types = [frame["ev"]["type"] for frame in outlet.frames if frame["op"] == "ev"]
+        assert types == ["BatchMintingCompleted"]
+        assert outlet.chain_holds(0)
+    with pytest.raises(ProtocolFault, match="does not allow the stream admin"):
+        world.join(who, Connect(ticket=None, streams=(ResumePoint(stream="admin"),)))
+
+
+def test_who_did_not_sign_in_is_counted_by_address_and_has_nothing_that_could_be_revoked() -> None:
+    world = World(BroadcastLimits(per_user=1))
+    here, there = (
+        Principal(role="anonymous", user_id=None, label=address, token_hash="")
+        for address in ("203.0.113.9", "198.51.100.1")
+    )
+    world.join(here)
+    world.join(there)
+
+    with pytest.raises(ProtocolFault) as refusal:
+        world.join(here)
+
+    assert refusal.value.close_code == CloseCode.TOO_MANY_CONNECTIONS
+    assert world.hub.tick(0.0) == frozenset()
+
+
 def test_a_long_replay_does_not_count_as_being_slow() -> None:
     world = World(BroadcastLimits(soft_bytes=1, hard_bytes=500))
     world.commit(200)

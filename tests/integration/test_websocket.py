@@ -17,10 +17,11 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
+from gridtokenx_cloud.adapters.limits import AccessLimits
 from gridtokenx_cloud.adapters.websocket_api import EventServer, EventServerLimits
 from gridtokenx_cloud.broadcast import BroadcastLimits
 from gridtokenx_cloud.errors import ConfigError
-from gridtokenx_cloud.events import user_stream
+from gridtokenx_cloud.events import ADMIN_STREAM, user_stream
 from tests.support import build_events as build
 from tests.support.live_site import event_server
 from tests.support.store_rows import StoreRows
@@ -184,6 +185,79 @@ async def test_a_ticket_opens_one_connection_only(
 
     assert welcome["op"] == "welcome"
     assert (refusal["op"], refusal["code"], code) == ("error", "invalid_ticket", 4004)
+
+
+async def test_an_address_with_too_many_wrong_tickets_is_turned_away_before_the_upgrade(
+    rows: StoreRows, serve: Callable[..., EventServer]
+) -> None:
+    limits = AccessLimits(rows.clock, 1_000, failures_per_minute=2)
+    server = serve(access_limits=limits)
+    good = rows.user("anna")
+    for _ in range(2):
+        async with dial(server) as ws:
+            await hello(ws, "guess")
+
+    with pytest.raises(InvalidStatus) as refusal:
+        await dial(server)
+    rows.clock.at_ms += 1000 * int(refusal.value.response.headers["Retry-After"])
+    async with dial(server) as ws:
+        welcome = await hello(ws, ticket(rows, good))
+
+    assert refusal.value.response.status_code == 429
+    assert welcome["op"] == "welcome"
+
+
+async def test_a_token_that_connects_too_often_is_told_to_back_off(
+    rows: StoreRows, serve: Callable[..., EventServer]
+) -> None:
+    server = serve(access_limits=AccessLimits(rows.clock, 1))
+    headers = {"Authorization": f"Bearer {rows.staff()}"}
+
+    async with dial(server, origin=None, additional_headers=headers) as ws:
+        welcome = await hello(ws, None)
+    async with dial(server, origin=None, additional_headers=headers) as ws:
+        refusal = await hello(ws, None)
+        code = await closing(ws)
+
+    assert welcome["op"] == "welcome"
+    assert (refusal["code"], code) == ("rate_limited", 4101)
+
+
+@pytest.mark.parametrize("origin", [None, ORIGIN])
+async def test_where_no_sign_in_is_asked_for_anybody_follows_the_batches(
+    rows: StoreRows, serve: Callable[..., EventServer], origin: str | None
+) -> None:
+    server = serve(server_limits=EventServerLimits(auth_required=False, poll_interval_s=0.05))
+
+    async with dial(server, origin=origin) as ws:
+        welcome = await hello(ws, None)
+        rows.event((ADMIN_STREAM,), build.minted())
+        rows.event((ADMIN_STREAM,), build.completed())
+        event = await take(ws)
+    async with dial(server, origin=ORIGIN) as ws:
+        wrong = await hello(ws, "guess")
+
+    assert [stream["s"] for stream in welcome["streams"]] == ["public"]
+    assert (event["o"], event["ev"]["type"]) == (2, "BatchMintingCompleted")
+    assert wrong["code"] == "invalid_ticket"
+
+
+@pytest.mark.parametrize("compression", [False, True])
+async def test_frames_are_deflated_only_where_that_is_set(
+    rows: StoreRows, serve: Callable[..., EventServer], compression: bool
+) -> None:
+    limits = EventServerLimits(compression=compression, poll_interval_s=0.05)
+    server = serve(server_limits=limits)
+
+    async with dial(server, compression="deflate") as ws:
+        await hello(ws, ticket(rows, rows.user("anna")))
+        rows.event((ANNA,), build.minted())
+        event = await take(ws)
+        assert ws.response is not None
+        extensions = ws.response.headers.get("Sec-WebSocket-Extensions", "")
+
+    assert event["ev"]["type"] == "TokensMinted"
+    assert ("permessage-deflate" in extensions) is compression
 
 
 @pytest.mark.parametrize(

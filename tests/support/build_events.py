@@ -3,6 +3,7 @@
 from typing import Any
 
 from gridtokenx_cloud.events import (
+    BatchMintingCompleted,
     MeterReadingReceived,
     MeterReadingValidationFailed,
     MintedMeter,
@@ -62,6 +63,23 @@ def minted(**changed: Any) -> TokensMinted:
         "duration_ms": 2_300,
     }
     return TokensMinted(**{**values, **changed})
+
+
+def completed(**changed: Any) -> BatchMintingCompleted:
+    """Return a whole batch of 1.5 kWh."""
+    values: dict[str, Any] = {
+        "batch_id": 7,
+        "total_readings": 6,
+        "successful_mints": 6,
+        "failed_mints": 0,
+        "recipients": 1,
+        "total_wh": 1_500,
+        "tokens_minted": "1500000000",
+        "transaction_signature": "5ig",
+        "fee_lamports": 10_000,
+        "duration_ms": 2_300,
+    }
+    return BatchMintingCompleted(**{**values, **changed})
 
 
 def refused(**changed: Any) -> MeterReadingValidationFailed:
