@@ -5,6 +5,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+from solders.pubkey import Pubkey
+
+from gridtokenx_cloud.adapters.solana_rpc.handover import former_authority, handover_account
 from gridtokenx_cloud.adapters.solana_rpc.rpc import JsonRpc
 from gridtokenx_cloud.adapters.solana_rpc.transactions import (
     Called,
@@ -36,6 +39,35 @@ class SolanaHistory:
     def __init__(self, rpc: JsonRpc, token: Token) -> None:
         self._rpc = rpc
         self._token = token
+        self._authorities: tuple[Pubkey, ...] = ()
+
+    async def authorities(self) -> tuple[Pubkey, ...]:
+        """Return who could ever mint, the present authority first, as handovers on chain tell."""
+        if not self._authorities:
+            found = [self._token.authority]
+            while (former := await self._former(found[-1])) and former not in found:
+                found.append(former)
+            self._authorities = tuple(found)
+        return self._authorities
+
+    async def _former(self, authority: Pubkey) -> Pubkey | None:
+        account = str(handover_account(self._token.mint, authority))
+        if not await self.exists(account):
+            return None
+        # The oldest one made it; what strangers did with it since comes before.
+        listed = [entry["signature"] async for entry in self._signatures(account)]
+        for signature in reversed(listed):
+            raw = await self._raw(signature)
+            if raw and (former := former_authority(raw, self._token, authority)):
+                return former
+        raise RpcUnavailableError(
+            f"the handover of {self._token.mint} to {authority} can't be read; use an RPC endpoint"
+            " that keeps the whole history"
+        )
+
+    async def _raw(self, signature: str) -> bytes | None:
+        reply = await self._fetch(signature)
+        return base64.b64decode(reply["transaction"][0]) if reply else None
 
     async def marker_origin(self, batch: MintBatch) -> MarkerOrigin | None:
         """See `MintHistory.marker_origin`.
@@ -66,17 +98,20 @@ class SolanaHistory:
         return found.fee_lamports if found else None
 
     async def mints(self) -> AsyncIterator[ChainMint]:
-        """Return every finalized mint our authority signed, the newest first."""
-        async for entry in self._signatures(str(self._token.authority)):
-            if mint := await self._mint(entry["signature"]):
-                yield mint
+        """Return every finalized mint our authorities signed, the newest of each first."""
+        for authority in await self.authorities():
+            async for entry in self._signatures(str(authority)):
+                if mint := await self._mint(entry["signature"]):
+                    yield mint
 
     async def newest_mints(self, known: frozenset[str]) -> AsyncIterator[ChainMint]:
         """See `AuditChain.newest_mints`."""
-        for entry in await self._page(str(self._token.authority), {}):
-            fresh = entry.get("err") is None and entry["signature"] not in known
-            if fresh and (mint := await self._mint(entry["signature"])):
-                yield mint
+        # A store of before a handover does not know what the former authority minted last.
+        for authority in await self.authorities():
+            for entry in await self._page(str(authority), {}):
+                fresh = entry.get("err") is None and entry["signature"] not in known
+                if fresh and (mint := await self._mint(entry["signature"])):
+                    yield mint
 
     async def _listed(self, signature: str) -> _Found:
         found = await self._transaction(signature)
@@ -149,9 +184,8 @@ class SolanaHistory:
         return page
 
     async def _transaction(self, signature: str) -> _Found | None:
-        options = {**_FINALIZED, "encoding": "base64", "maxSupportedTransactionVersion": 1}
-        reply = await self._rpc.call("getTransaction", signature, options)
-        if reply is None or reply["meta"]["err"] is not None:
+        reply = await self._fetch(signature)
+        if reply is None:
             return None
         raw, meta = base64.b64decode(reply["transaction"][0]), reply["meta"]
         tables = meta.get("loadedAddresses") or {"writable": [], "readonly": []}
@@ -161,5 +195,12 @@ class SolanaHistory:
             for inner in meta.get("innerInstructions") or []
             for one in inner["instructions"]
         ]
-        done = read_transaction(raw, self._token, loaded, called)
+        _, *former = await self.authorities()
+        done = read_transaction(raw, self._token, loaded, called, former)
         return _Found(raw, done, reply["slot"], meta["fee"])
+
+    async def _fetch(self, signature: str) -> dict[str, Any] | None:
+        """Return a finalized transaction that succeeded."""
+        options = {**_FINALIZED, "encoding": "base64", "maxSupportedTransactionVersion": 1}
+        reply: dict[str, Any] | None = await self._rpc.call("getTransaction", signature, options)
+        return None if reply is None or reply["meta"]["err"] is not None else reply

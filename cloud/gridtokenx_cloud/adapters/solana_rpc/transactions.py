@@ -223,7 +223,8 @@ class MintTransaction:
     """What a transaction did for a token, read back from its bytes.
 
     Attributes:
-        authority_signed: The mint authority's signature is in it and holds.
+        authority_signed: The signature of the mint authority, or of a former one, is in it and
+            holds.
         payments: Token account -> base units minted.
         memo: Text of the memo instruction, if any.
         burned: Base units of the token that holders destroyed, calls of other programs included.
@@ -248,7 +249,11 @@ class Called:
 
 
 def read_transaction(
-    raw: bytes, token: Token, loaded: Sequence[str] = (), called: Sequence[Called] = ()
+    raw: bytes,
+    token: Token,
+    loaded: Sequence[str] = (),
+    called: Sequence[Called] = (),
+    former: Sequence[Pubkey] = (),
 ) -> MintTransaction:
     """Decode a landed transaction; mints only at top level, we make no others.
 
@@ -257,6 +262,7 @@ def read_transaction(
         token: Whose mints are read.
         loaded: The accounts it named by lookup tables, as the node resolved them.
         called: What its programs called.
+        former: The token's earlier authorities.
     """
     tx = VersionedTransaction.from_bytes(raw)
     message = tx.message
@@ -281,7 +287,7 @@ def read_transaction(
             created.append(str(accounts[1]))
     return MintTransaction(
         signature=str(tx.signatures[0]),
-        authority_signed=_signed_by(tx, token.authority),
+        authority_signed=any(_signed_by(tx, key) for key in (token.authority, *former)),
         payments=payments,
         burned=burned,
         memo=memo,
