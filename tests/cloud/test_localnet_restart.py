@@ -139,7 +139,9 @@ async def test_what_was_seen_survives_kill_9_and_the_rest_landed_whole_or_not_at
             for to in paid:
                 assert (await client.get_balance(to, Finalized)).value == SOL
             for to, signature in unknown:
-                status = (await client.get_signature_statuses([signature])).value[0]
+                # With history: on a busy machine 300 blocks pass between two lives.
+                asked = await client.get_signature_statuses([signature], True)
+                status = asked.value[0]
                 assert (await client.get_balance(to, Finalized)).value == (SOL if status else 0)
             paid += [await pay_and_wait(client) for _ in range(5)]
             seen.append((await client.get_slot(Processed)).value)

@@ -28,14 +28,30 @@ from gridtokenx_cloud.errors import ConfigError
     type=click.Path(path_type=Path, dir_okay=False),
     help="Where the chain survives a restart; without it the end forgets it.",
 )
-def localnet(host: str, port: int, block_ms: int, state_file: Path | None) -> None:
-    """Serve a Solana cluster of one until Ctrl-C; print its URL."""
-    asyncio.run(_until_stopped(host, port, block_ms, state_file))
+@click.option(
+    "--nodes",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 9),
+    help="RPC nodes of the cluster, on the ports that follow; each may go wrong on its own.",
+)
+def localnet(host: str, port: int, block_ms: int, state_file: Path | None, nodes: int) -> None:
+    """Serve a Solana cluster on this machine until Ctrl-C; print the URL of each node."""
+    asyncio.run(_until_stopped(host, port, block_ms, state_file, nodes))
 
 
-async def _until_stopped(host: str, port: int, block_ms: int, state_file: Path | None) -> None:
+async def _until_stopped(
+    host: str, port: int, block_ms: int, state_file: Path | None, nodes: int
+) -> None:
     serving = asyncio.ensure_future(
-        run_localnet(host, port, block_ms=block_ms, state_file=state_file, on_ready=click.echo)
+        run_localnet(
+            host,
+            port,
+            block_ms=block_ms,
+            state_file=state_file,
+            nodes=nodes,
+            on_ready=click.echo,
+        )
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

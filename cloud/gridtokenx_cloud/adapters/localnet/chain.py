@@ -5,7 +5,8 @@ Everything here is synchronous and belongs to one event loop.
 
 import os
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from solders.account import Account
@@ -28,7 +29,7 @@ LAG_BLOCKS: Mapping[str, int] = {"processed": 0, "confirmed": 1, "finalized": 32
 MAX_AGE_BLOCKS = 150
 _KEPT_UNDO_BLOCKS = 256
 # Far above the height, as on mainnet: code that mixes the two up must not pass here.
-_GENESIS_SLOT = 435_888_000
+GENESIS_SLOT = 435_888_000
 _GENESIS_UNIX_S = 1_767_225_600
 _FAUCET_LAMPORTS = 500_000_000 * 10**9
 
@@ -67,7 +68,20 @@ class Localnet:
         faucet = Keypair()
         accounts = {faucet.pubkey(): Account(_FAUCET_LAMPORTS, b"", SYSTEM_PROGRAM)}
         constants = {"genesis": os.urandom(32), "faucet": bytes(faucet)}
-        self.store.found(self._new_block(0, _GENESIS_SLOT), constants, accounts)
+        self.store.found(self._new_block(0, GENESIS_SLOT), constants, accounts)
+
+    @contextmanager
+    def seen_by(self, faults: Faults | None) -> Iterator[None]:
+        """Answer as another node of this chain would, one with *faults* of its own."""
+        own, self.faults = self.faults, faults or self.faults
+        try:
+            yield
+        finally:
+            self.faults = own
+
+    def snapshot(self, path: Path) -> None:
+        """Write the chain as it is to a new file, from which another can go on."""
+        self.store.snapshot(path)
 
     def close(self) -> None:
         """Close the state file."""
@@ -77,6 +91,15 @@ class Localnet:
     def tip(self) -> Block:
         """The newest block."""
         return self._blocks[-1]
+
+    @property
+    def oldest(self) -> Block:
+        """The oldest block that is kept."""
+        return self._blocks[0]
+
+    def unix_time_of(self, slot: int) -> int | None:
+        """Return when the block of a slot was made; None when it is not kept or was empty."""
+        return next((one.unix_s for one in reversed(self._blocks) if one.slot == slot), None)
 
     def block_at(self, commitment: str, lag_blocks: int = 0) -> Block:
         """Return the newest block of a commitment, as seen by a node *lag_blocks* behind."""
@@ -187,7 +210,7 @@ class Localnet:
         self._forget()
 
     def _new_block(self, height: int, slot: int) -> Block:
-        counted_s = _GENESIS_UNIX_S + (slot - _GENESIS_SLOT) * 2 // 5
+        counted_s = _GENESIS_UNIX_S + (slot - GENESIS_SLOT) * 2 // 5
         unix_s = self._unix_time_s() if self._unix_time_s else counted_s
         return Block(height, slot, Hash(os.urandom(32)), unix_s)
 

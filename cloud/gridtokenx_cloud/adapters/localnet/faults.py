@@ -24,6 +24,8 @@ class Faults:
     """Transactions land in the very last block that may take their blockhash."""
     status_lag_blocks: int = 0
     """`getSignatureStatuses` is answered by a node this many blocks behind."""
+    behind_blocks: int = 0
+    """The node is this many blocks behind in everything it says."""
     account_lag_blocks: int = 0
     """Account, balance and supply reads are answered by a node this many blocks behind."""
     hide_statuses: bool = False

@@ -28,6 +28,8 @@ _BUILTINS = frozenset(
     }
 )
 
+_BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+
 AnyMessage = Message | MessageV0 | MessageV1
 ReadAccount = Callable[[Pubkey], Account | None]
 
@@ -123,6 +125,15 @@ def priority_fee_lamports(message: AnyMessage) -> int:
         elif program == _COMPUTE_BUDGET and data[:1] == b"\x03":
             price = int.from_bytes(data[1:9], "little")
     return -(-price * min(limit or default_limit, _MAX_COMPUTE_UNITS) // _MICRO)
+
+
+def encode_base58(data: bytes) -> str:
+    """Return bytes of any length as nodes write the data of an instruction."""
+    number, text = int.from_bytes(data, "big"), ""
+    while number:
+        number, digit = divmod(number, 58)
+        text = _BASE58[digit] + text
+    return "1" * (len(data) - len(data.lstrip(b"\0"))) + text
 
 
 def fee_lamports(message: AnyMessage) -> int:

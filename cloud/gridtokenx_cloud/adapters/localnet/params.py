@@ -84,7 +84,7 @@ class Params:
         commitment = self.options.get(option) or "finalized"
         if commitment not in LAG_BLOCKS:
             raise RpcError(INVALID_PARAMS, f"unknown commitment {commitment!r}")
-        block = chain.block_at(commitment, lag_blocks)
+        block = chain.block_at(commitment, lag_blocks + chain.faults.behind_blocks)
         if block.slot < (self.options.get("minContextSlot") or 0):
             raise RpcError(
                 CONTEXT_SLOT_NOT_REACHED,

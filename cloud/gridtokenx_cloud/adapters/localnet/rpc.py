@@ -3,13 +3,15 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gridtokenx_cloud.adapters.localnet.chain import Localnet
+from gridtokenx_cloud.adapters.localnet.chain import GENESIS_SLOT, Localnet
 from gridtokenx_cloud.adapters.localnet.errors import (
     INVALID_PARAMS,
     METHOD_NOT_FOUND,
+    NODE_UNHEALTHY,
     CutConnectionError,
     RpcError,
 )
+from gridtokenx_cloud.adapters.localnet.faults import Faults
 from gridtokenx_cloud.adapters.localnet.params import API_VERSION, Params, in_context
 from gridtokenx_cloud.adapters.localnet.rpc_accounts import ACCOUNT_METHODS
 from gridtokenx_cloud.adapters.localnet.rpc_transactions import TRANSACTION_METHODS
@@ -17,6 +19,7 @@ from gridtokenx_cloud.adapters.localnet.rpc_transactions import TRANSACTION_METH
 Method = Callable[[Localnet, Params], Any]
 
 _SLOTS_PER_EPOCH = 432_000
+_UNHEALTHY_SLOTS = 128
 
 
 def _latest_blockhash(chain: Localnet, params: Params) -> Any:
@@ -41,6 +44,23 @@ def _epoch_info(chain: Localnet, params: Params) -> Any:
         "slotsInEpoch": _SLOTS_PER_EPOCH,
         "transactionCount": None,
     }
+
+
+def _health(chain: Localnet, _params: Params) -> Any:
+    behind = chain.faults.behind_blocks
+    if behind >= _UNHEALTHY_SLOTS:
+        message = f"Node is behind by {behind} slots"
+        raise RpcError(NODE_UNHEALTHY, message, {"numSlotsBehind": behind})
+    return "ok"
+
+
+def _block_time(chain: Localnet, params: Params) -> Any:
+    return chain.unix_time_of(params.value(0, int))
+
+
+def _first_available_block(chain: Localnet, _params: Params) -> Any:
+    # Blocks are kept for as long as their hashes matter; without history only those count.
+    return chain.oldest.slot if chain.faults.hide_history else GENESIS_SLOT
 
 
 def _is_blockhash_valid(chain: Localnet, params: Params) -> Any:
@@ -80,13 +100,15 @@ def _drop_connections(_chain: Localnet, _params: Params) -> Any:
 
 
 METHODS: Mapping[str, Method] = {
-    "getHealth": lambda _chain, _params: "ok",
+    "getHealth": _health,
     "getVersion": lambda _chain, _params: {"solana-core": API_VERSION, "feature-set": 0},
     "getGenesisHash": lambda chain, _params: str(chain.genesis_hash),
     "getSlot": lambda chain, params: params.view(chain).slot,
     "getBlockHeight": lambda chain, params: params.view(chain).height,
     "getLatestBlockhash": _latest_blockhash,
     "getEpochInfo": _epoch_info,
+    "getBlockTime": _block_time,
+    "getFirstAvailableBlock": _first_available_block,
     "isBlockhashValid": _is_blockhash_valid,
     "getRecentPrioritizationFees": _prioritization_fees,
     "gtx_setFaults": _set_faults,
@@ -98,8 +120,13 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-def answer(chain: Localnet, request: Any) -> dict[str, Any]:
+def answer(chain: Localnet, request: Any, faults: Faults | None = None) -> dict[str, Any]:
     """Answer one JSON-RPC request object.
+
+    Args:
+        chain: What it is about.
+        request: One object.
+        faults: Of the node that answers; None = the chain's own.
 
     Raises:
         CutConnectionError: A fault says that the client shall hear nothing.
@@ -112,7 +139,8 @@ def answer(chain: Localnet, request: Any) -> dict[str, Any]:
     if method is None:
         return _error(identity, RpcError(METHOD_NOT_FOUND, f"Method not found: {name}"))
     try:
-        result = method(chain, Params(params))
+        with chain.seen_by(faults):
+            result = method(chain, Params(params))
     except RpcError as exc:
         return _error(identity, exc)
     return {"jsonrpc": "2.0", "id": identity, "result": result}

@@ -15,7 +15,7 @@ from gridtokenx_cloud.adapters.localnet.errors import (
     CutConnectionError,
     RpcError,
 )
-from gridtokenx_cloud.adapters.localnet.packet import fee_lamports
+from gridtokenx_cloud.adapters.localnet.packet import encode_base58, fee_lamports
 from gridtokenx_cloud.adapters.localnet.params import (
     Params,
     check_signature,
@@ -121,14 +121,18 @@ def _signature_statuses(chain: Localnet, params: Params) -> Any:
     if len(texts) > _MAX_STATUSES:
         raise RpcError(INVALID_PARAMS, f"Too many inputs provided; max {_MAX_STATUSES}")
     # Named before the look-ups: "not found" must hold for the slot that the reply states.
-    block = chain.block_at("processed", chain.faults.status_lag_blocks)
+    block = chain.block_at("processed", _status_lag(chain))
     history = bool(params.options.get("searchTransactionHistory"))
     statuses = [_status(chain, check_signature(text), history=history) for text in texts]
     return in_context(block, statuses)
 
 
+def _status_lag(chain: Localnet) -> int:
+    return chain.faults.status_lag_blocks + chain.faults.behind_blocks
+
+
 def _status(chain: Localnet, signature: str, *, history: bool) -> dict[str, Any] | None:
-    lag_blocks = chain.faults.status_lag_blocks
+    lag_blocks = _status_lag(chain)
     landed = None if chain.faults.hide_statuses else chain.store.by_signature(signature)
     if landed is None or landed.height > chain.block_at("processed", lag_blocks).height:
         return None
@@ -149,7 +153,7 @@ def _status(chain: Localnet, signature: str, *, history: bool) -> dict[str, Any]
 
 def _confirmation(chain: Localnet, landed: Landed) -> str:
     for commitment in ("finalized", "confirmed"):
-        if landed.height <= chain.block_at(commitment, chain.faults.status_lag_blocks).height:
+        if landed.height <= chain.block_at(commitment, _status_lag(chain)).height:
             return commitment
     return "processed"
 
@@ -177,8 +181,9 @@ def _signatures_for_address(chain: Localnet, params: Params) -> Any:
 
 
 def _transaction(chain: Localnet, params: Params) -> Any:
-    if params.options.get("encoding") != "base64":
-        raise RpcError(INVALID_PARAMS, "localnet shows transactions with encoding base64 only")
+    encoding = params.options.get("encoding", "json")
+    if encoding not in _ENCODINGS:
+        raise RpcError(INVALID_PARAMS, f"localnet shows transactions as {', '.join(_ENCODINGS)}")
     block = params.history_view(chain)
     landed = chain.store.by_signature(check_signature(params.value(0, str)))
     if landed is None or landed.height > block.height or chain.faults.hide_history:
@@ -196,7 +201,7 @@ def _transaction(chain: Localnet, params: Params) -> Any:
         "slot": landed.slot,
         "blockTime": landed.unix_s,
         "version": "legacy" if landed.version is None else landed.version,
-        "transaction": [base64.b64encode(landed.raw).decode(), "base64"],
+        "transaction": _ENCODINGS[encoding](landed.raw),
         "meta": {
             **shown,
             "loadedAddresses": _loaded_addresses(landed),
@@ -207,6 +212,39 @@ def _transaction(chain: Localnet, params: Params) -> Any:
             "rewards": [],
         },
     }
+
+
+def _as_base64(raw: bytes) -> Any:
+    return [base64.b64encode(raw).decode(), "base64"]
+
+
+def _as_json(raw: bytes) -> Any:
+    tx = VersionedTransaction.from_bytes(raw)
+    message, header = tx.message, tx.message.header
+    return {
+        "signatures": [str(signature) for signature in tx.signatures],
+        "message": {
+            "header": {
+                "numRequiredSignatures": header.num_required_signatures,
+                "numReadonlySignedAccounts": header.num_readonly_signed_accounts,
+                "numReadonlyUnsignedAccounts": header.num_readonly_unsigned_accounts,
+            },
+            "accountKeys": [str(key) for key in message.account_keys],
+            "recentBlockhash": str(message.recent_blockhash),
+            "instructions": [
+                {
+                    "programIdIndex": one.program_id_index,
+                    "accounts": list(one.accounts),
+                    "data": encode_base58(bytes(one.data)),
+                    "stackHeight": 1,
+                }
+                for one in message.instructions
+            ],
+        },
+    }
+
+
+_ENCODINGS = {"base64": _as_base64, "json": _as_json}
 
 
 def _loaded_addresses(landed: Landed) -> dict[str, list[str]]:

@@ -3,13 +3,14 @@
 import asyncio
 import json
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from gridtokenx_cloud.adapters.localnet.chain import Localnet
 from gridtokenx_cloud.adapters.localnet.errors import CutConnectionError
+from gridtokenx_cloud.adapters.localnet.faults import Faults
 from gridtokenx_cloud.adapters.localnet.rpc import answer
 from gridtokenx_cloud.adapters.system import SystemClock
 
@@ -20,8 +21,9 @@ _REASONS = {200: "OK", 400: "Bad Request", 405: "Method Not Allowed", 429: "Too 
 class LocalnetServer:
     """A listening chain; `async with` closes it and every connection."""
 
-    def __init__(self, chain: Localnet) -> None:
+    def __init__(self, chain: Localnet, faults: Faults | None = None) -> None:
         self.chain = chain
+        self.faults = faults or chain.faults
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -108,14 +110,14 @@ class LocalnetServer:
             error = {"code": -32700, "message": "Parse error"}
             return _response(200, {"jsonrpc": "2.0", "id": None, "error": error})
         if isinstance(request, list):
-            return _response(200, [answer(self.chain, single) for single in request])
-        refused = "" if _is_control(request) else self.chain.faults.too_many_requests()
+            return _response(200, [answer(self.chain, single, self.faults) for single in request])
+        refused = "" if _is_control(request) else self.faults.too_many_requests()
         if refused == "http":
             return _response(429, {"error": "Too many requests"})
         if refused == "rpc":
             error = {"code": 429, "message": "Too many requests"}
             return _response(200, {"jsonrpc": "2.0", "id": request.get("id"), "error": error})
-        return _response(200, answer(self.chain, request))
+        return _response(200, answer(self.chain, request, self.faults))
 
 
 def _is_control(request: Any) -> bool:
@@ -132,9 +134,14 @@ def _response(status: int, content: Any) -> bytes:
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def serve(chain: Localnet, host: str = "127.0.0.1", port: int = 0) -> LocalnetServer:
-    """Serve a chain; blocks are made by `tick`, or by hand with `chain.advance()`."""
-    server = LocalnetServer(chain)
+async def serve(
+    chain: Localnet, host: str = "127.0.0.1", port: int = 0, faults: Faults | None = None
+) -> LocalnetServer:
+    """Serve a chain; blocks are made by `tick`, or by hand with `chain.advance()`.
+
+    A second server of one chain is a second node of its cluster; *faults* are that node's own.
+    """
+    server = LocalnetServer(chain, faults)
     await server.start(host, port)
     return server
 
@@ -152,6 +159,7 @@ async def run_localnet(
     *,
     block_ms: int,
     state_file: Path | None,
+    nodes: int = 1,
     on_ready: Callable[[str], None] = lambda _url: None,
 ) -> None:
     """Run a localnet until cancelled.
@@ -161,11 +169,17 @@ async def run_localnet(
         port: Port to listen on, 0 = a free one.
         block_ms: Time between blocks; real clusters take 400.
         state_file: Where the chain survives a restart; None forgets it.
-        on_ready: Called with the URL once clients can connect.
+        nodes: How many RPC nodes the cluster has, each with faults of its own; they listen on
+            the ports that follow.
+        on_ready: Called with each node's URL once clients can connect.
     """
     clock = SystemClock()
     chain = Localnet(state_file, unix_time_s=lambda: clock.now_ms() // 1000)
-    with closing(chain):
-        async with await serve(chain, host, port) as server:
+    async with AsyncExitStack() as stack:
+        stack.enter_context(closing(chain))
+        for number in range(nodes):
+            own = chain.faults if number == 0 else Faults()
+            there = port + number if port else 0
+            server = await stack.enter_async_context(await serve(chain, host, there, own))
             on_ready(server.url)
-            await tick(chain, block_ms)
+        await tick(chain, block_ms)

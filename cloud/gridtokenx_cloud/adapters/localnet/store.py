@@ -78,6 +78,10 @@ class ChainStore:
         """Close the file."""
         self._db.close()
 
+    def snapshot(self, path: Path) -> None:
+        """Write everything, as it is at this moment, to a file that does not exist yet."""
+        self._db.execute("VACUUM INTO ?", (str(path),))
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         self._db.execute("BEGIN IMMEDIATE")
