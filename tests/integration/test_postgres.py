@@ -11,6 +11,7 @@ import pytest
 
 from gridtokenx_cloud.adapters.store.database import open_database
 from gridtokenx_cloud.adapters.store.migrate import check_schema, migrate, rollback
+from gridtokenx_cloud.adapters.store.partitions import fold_months, keep_months_ahead
 from gridtokenx_cloud.adapters.store.postgres import PostgresDatabase
 from gridtokenx_cloud.errors import ConfigError, SchemaError, StoreBusyError, StoreRefusedError
 from gridtokenx_cloud.tokenization import owner_percentile
@@ -226,3 +227,115 @@ def test_threads_that_end_give_their_connections_back(database: PostgresDatabase
     deadline = time.monotonic() + 5
     while database.connection.execute(count).fetchone() != (1,):
         assert time.monotonic() < deadline
+
+
+def months(database: PostgresDatabase) -> list[int]:
+    rows = database.connection.execute("SELECT month FROM reading_months ORDER BY month")
+    return [row["month"] for row in rows]
+
+
+def test_readings_from_before_the_partitions_keep_their_numbers_up_and_down(
+    database: PostgresDatabase,
+) -> None:
+    migrate(database)
+    rollback(database, to=4)
+    with build.cloud(database) as before:
+        before.registry.add_user("eve", build.wallet(3))
+    with database.transaction() as tx:
+        for seq in (96, 97):
+            tx.execute(
+                "INSERT INTO meter_readings (meter_id, epoch, seq, gateway_id, user_id,"
+                " submitted_at_ms, interval_s, import_wh, export_wh, clock, flags, boot_id,"
+                " mono_ms, credit_wh, status, line)"
+                " VALUES (?, 'e', ?, ?, 'ann', 1, 900, 0, 0, 2, 0, 'b', 0, 5, 'accepted', 'x')",
+                (build.METER_ID, seq, GATEWAY.gateway_id),
+            )
+        tx.execute(
+            "INSERT INTO minting_retry_queue (reading_id, error_code, error_message,"
+            " next_retry_at_ms, created_at_ms, updated_at_ms) VALUES (2, 'c', 'm', 0, 0, 0)"
+        )
+    numbers = "SELECT reading_id, seq, at_ms FROM meter_readings ORDER BY seq"
+    queue = "SELECT reading_id FROM mint_queue WHERE attempts = 1"
+
+    assert migrate(database) == ["0005.partitions"]
+    with build.cloud(database) as cloud:
+        cloud.take(GATEWAY.sends(build.slot(98, 1_000)))
+        stored = cloud.rows(numbers)
+        waiting = cloud.rows(queue)
+    rollback(database, to=4)
+    kept = [tuple(row) for row in database.connection.execute(numbers)]
+
+    this_month = months_of_now(database)
+    assert stored[:2] == [(1, 96, 1), (2, 97, 1)]
+    assert int(str(stored[2][0])) // 10**10 == this_month
+    assert kept == stored
+    assert waiting == [(2,)] == [tuple(row) for row in database.connection.execute(queue)]
+    assert migrate(database) == ["0005.partitions"]
+    assert [tuple(row) for row in database.connection.execute(numbers)] == stored
+
+
+def months_of_now(database: PostgresDatabase) -> int:
+    row = database.connection.execute(
+        "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYYMM')::bigint AS month"
+    ).fetchone()
+    return int(row["month"])
+
+
+def test_a_missing_month_stops_no_reading_and_comes_back_with_the_next_upkeep(
+    database: PostgresDatabase,
+) -> None:
+    migrate(database)
+    made = months(database)
+    with database.transaction() as tx:
+        for month in made:
+            tx.execute(f"ALTER TABLE meter_readings DETACH PARTITION meter_readings_{month}")
+            tx.execute(f"DROP TABLE meter_readings_{month}")
+            tx.execute("DELETE FROM reading_months WHERE month = ?", (month,))
+    with build.cloud(database) as cloud:
+        cloud.take(GATEWAY.sends(build.slot(96, 1_000)))
+        with database.transaction() as tx:
+            tx.execute(
+                "CREATE TABLE meter_readings_200001 PARTITION OF meter_readings"
+                " FOR VALUES FROM (2000010000000000) TO (2000020000000000)"
+            )
+            tx.execute("INSERT INTO reading_months (month) VALUES (200001)")
+        cloud.take(GATEWAY.sends(build.slot(97, 1_100)))
+        again = keep_months_ahead(database)
+        cloud.take(GATEWAY.sends(build.slot(98, 1_300)))
+        placed = cloud.rows(
+            "SELECT reading_id / 10000000000, credit_wh FROM meter_readings ORDER BY seq"
+        )
+
+    assert again == made
+    assert made == sorted(made)
+    assert len(made) == 4
+    assert placed == [(0, 0), (200001, 100), (made[0], 200)]
+
+
+def test_a_month_that_is_archived_goes_as_a_whole_and_what_must_stay_keeps_its_number(
+    database: PostgresDatabase,
+) -> None:
+    migrate(database)
+    with database.transaction() as tx:
+        for month in (200001, 200003):
+            tx.execute(
+                f"CREATE TABLE meter_readings_{month} PARTITION OF meter_readings"
+                f" FOR VALUES FROM ({month * 10**10}) TO ({(month + 1) * 10**10})"
+            )
+            tx.execute("INSERT INTO reading_months (month) VALUES (?)", (month,))
+    with build.cloud(database) as cloud:
+        cloud.take(GATEWAY.sends(build.slot(96, 1_000), build.slot(97, 1_100)))
+        with database.transaction() as tx:
+            tx.execute("UPDATE meter_epochs SET baseline_reading_id = 2000010000000007")
+            tx.execute("UPDATE meter_readings SET reading_id = 2000010000000007 WHERE seq = 96")
+
+        folded = fold_months(database, 200003)
+        cloud.take(GATEWAY.sends(build.slot(96, 1_000), build.slot(98, 1_300)))
+        left = cloud.rows("SELECT reading_id % 1000, credit_wh FROM meter_readings ORDER BY seq")
+        folded += fold_months(database, 999912)
+
+    assert folded == [200001, 200003]
+    assert left[0] == (7, 0)
+    assert [credit for _, credit in left] == [0, 100, 200]
+    assert months(database)[0] == months_of_now(database)
+    assert "meter_readings_200001" not in tables(database)

@@ -43,6 +43,7 @@ def copy_store(source: Database, target: Database) -> dict[str, int]:
         copied = {table: _copy_table(read, tx, table) for table in tables}
         for row in tx.execute(_COUNTED_SQL).fetchall():
             _count_on(tx, row["table_name"], row["column_name"])
+        _count_on(tx, "meter_readings", "reading_id", "meter_readings_reading_id_seq")
         return copied
 
 
@@ -64,9 +65,9 @@ def _copy_table(read: Connection, tx: Connection, table: str) -> int:
     return count
 
 
-def _count_on(tx: Connection, table: str, column: str) -> None:
+def _count_on(tx: Connection, table: str, column: str, sequence: str | None = None) -> None:
     """Let the next number be behind the highest one that was copied."""
+    named = f"'{sequence}'" if sequence else f"pg_get_serial_sequence('{table}', '{column}')"
     tx.execute(
-        f"SELECT setval(pg_get_serial_sequence('{table}', '{column}'),"  # noqa: S608 - our own tables
-        f" coalesce(max({column}), 0) + 1, false) FROM {table}"
+        f"SELECT setval({named}, coalesce(max({column}), 0) + 1, false) FROM {table}"  # noqa: S608 - our own tables
     )

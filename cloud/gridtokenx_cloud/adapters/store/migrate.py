@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gridtokenx_cloud.adapters.store.database import Connection, Database
+from gridtokenx_cloud.adapters.store.partitions import keep_months_ahead
 from gridtokenx_cloud.errors import SchemaError, StoreBusyError, StoreRefusedError
 
 _FOLDER = Path(__file__).parents[2] / "migrations"
@@ -27,17 +28,18 @@ def migrate(database: Database) -> list[str]:
             _run(database, tx, step)
             database.set_schema_version(tx, _number(step))
         _refuse_newer(database, version)
+    keep_months_ahead(database)
     return [step.stem for step in steps]
 
 
-def rollback(database: Database) -> list[str]:
-    """Take every step back, the newest first; for tests and for a failed upgrade."""
+def rollback(database: Database, to: int = 0) -> list[str]:
+    """Take every step behind number *to* back, the newest first; for a failed upgrade."""
     with database.transaction() as tx:
         version = _locked_version(database, tx)
-        steps = [step for step in reversed(_steps()) if _number(step) <= version]
+        steps = [step for step in reversed(_steps()) if to < _number(step) <= version]
         for step in steps:
             _run(database, tx, step.with_suffix(".rollback.sql"))
-        database.set_schema_version(tx, 0)
+        database.set_schema_version(tx, to)
     return [step.stem for step in steps]
 
 

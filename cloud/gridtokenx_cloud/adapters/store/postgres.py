@@ -39,8 +39,9 @@ _DIALECT = Dialect(
     int_at="(value ->> {})::bigint",
     batch_number_given="SELECT setval('mint_batches_batch_id_seq', greatest(max(batch_id),"
     " (SELECT last_value FROM mint_batches_batch_id_seq))) FROM mint_batches",
-    next_reading_ids="SELECT nextval('meter_readings_reading_id_seq')"
-    " FROM generate_series(1, ?::bigint)",
+    next_reading_ids="WITH month AS MATERIALIZED (SELECT reading_number_base() AS base)"
+    " SELECT base + nextval('meter_readings_reading_id_seq') % 10000000000"
+    " FROM month, generate_series(1, ?::bigint)",
 )
 # What the two databases only spell differently in a schema.
 _DDL = tuple(

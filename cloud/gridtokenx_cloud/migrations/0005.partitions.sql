@@ -1,0 +1,63 @@
+-- One partition a month on PostgreSQL; an SQLite store stays one table.
+--
+-- The number of a reading begins with the month in which it came (UTC), YYYYMM, then ten digits
+-- that count on. The partitions are ranges of numbers: the number alone stays the primary key,
+-- and a reading asked for by its number is looked for in one partition. Those from before have
+-- plain small numbers, in `meter_readings_past`. The months' partitions are made by the program.
+
+-- postgresql: DROP VIEW mint_queue;
+-- postgresql: ALTER TABLE minting_retry_queue DROP CONSTRAINT minting_retry_queue_reading_id_fkey;
+-- postgresql: ALTER TABLE meter_readings ALTER COLUMN reading_id DROP IDENTITY;
+-- postgresql: ALTER TABLE meter_readings RENAME TO meter_readings_past;
+-- postgresql: ALTER INDEX meter_readings_pkey RENAME TO meter_readings_past_pkey;
+-- postgresql: ALTER INDEX meter_readings_identity RENAME TO meter_readings_past_identity;
+-- postgresql: ALTER INDEX meter_readings_unminted RENAME TO meter_readings_past_unminted;
+-- postgresql: ALTER INDEX meter_readings_by_meter RENAME TO meter_readings_past_by_meter;
+-- postgresql: ALTER INDEX meter_readings_by_batch RENAME TO meter_readings_past_by_batch;
+-- postgresql: ALTER INDEX meter_readings_undated RENAME TO meter_readings_past_undated;
+-- postgresql: ALTER INDEX meter_readings_held RENAME TO meter_readings_past_held;
+-- postgresql: CREATE TABLE meter_readings (
+-- postgresql:     LIKE meter_readings_past INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS
+-- postgresql: ) PARTITION BY RANGE (reading_id);
+-- postgresql: ALTER TABLE meter_readings ADD PRIMARY KEY (reading_id);
+-- postgresql: ALTER TABLE meter_readings ADD FOREIGN KEY (meter_id) REFERENCES meters;
+-- postgresql: ALTER TABLE meter_readings ADD FOREIGN KEY (gateway_id) REFERENCES gateways;
+-- postgresql: ALTER TABLE meter_readings ADD FOREIGN KEY (user_id) REFERENCES users;
+-- postgresql: ALTER TABLE meter_readings ADD FOREIGN KEY (batch_id) REFERENCES mint_batches;
+-- postgresql: CREATE INDEX meter_readings_identity ON meter_readings (meter_id, epoch, seq);
+-- postgresql: CREATE INDEX meter_readings_unminted ON meter_readings (submitted_at_ms, reading_id)
+-- postgresql:     WHERE credit_wh > 0 AND minted = 0 AND batch_id IS NULL;
+-- postgresql: CREATE INDEX meter_readings_by_meter ON meter_readings (meter_id, at_ms DESC);
+-- postgresql: CREATE INDEX meter_readings_by_batch ON meter_readings (batch_id) WHERE batch_id IS NOT NULL;
+-- postgresql: CREATE INDEX meter_readings_undated ON meter_readings (gateway_id, boot_id)
+-- postgresql:     WHERE reading_timestamp_ms IS NULL;
+-- postgresql: CREATE INDEX meter_readings_held ON meter_readings (status) WHERE status = 'held';
+-- postgresql: -- Up to and with the month of the newest one, for a store that had partitions before.
+-- postgresql: DO 'BEGIN EXECUTE (
+-- postgresql:     SELECT format(''ALTER TABLE meter_readings ATTACH PARTITION meter_readings_past
+-- postgresql:         FOR VALUES FROM (MINVALUE) TO (%s)'',
+-- postgresql:         greatest(200001, max(reading_id) / 10000000000 + 1) * 10000000000)
+-- postgresql:     FROM meter_readings_past); END';
+-- postgresql: ALTER TABLE minting_retry_queue ADD CONSTRAINT minting_retry_queue_reading_id_fkey
+-- postgresql:     FOREIGN KEY (reading_id) REFERENCES meter_readings ON DELETE CASCADE;
+-- postgresql: CREATE VIEW mint_queue AS
+-- postgresql:     SELECT r.reading_id, r.user_id, u.wallet AS wallet_address, r.meter_id, r.credit_wh,
+-- postgresql:         r.submitted_at_ms, q.attempts, q.next_retry_at_ms, q.parked_at_ms
+-- postgresql:     FROM meter_readings r
+-- postgresql:     JOIN users u ON u.user_id = r.user_id
+-- postgresql:     LEFT JOIN minting_retry_queue q ON q.reading_id = r.reading_id
+-- postgresql:     WHERE r.credit_wh > 0 AND r.minted = 0 AND r.batch_id IS NULL;
+
+-- postgresql: CREATE TABLE reading_months (month BIGINT PRIMARY KEY);
+-- postgresql: CREATE SEQUENCE meter_readings_reading_id_seq;
+-- postgresql: SELECT setval('meter_readings_reading_id_seq', coalesce(max(reading_id), 0) + 1, false)
+-- postgresql:     FROM meter_readings;
+-- postgresql: -- This month's numbers; where it has no partition those of the newest month before, so that a
+-- postgresql: -- reading always finds a place.
+-- postgresql: CREATE FUNCTION reading_number_base() RETURNS bigint STABLE LANGUAGE sql RETURN (
+-- postgresql:     SELECT coalesce(max(month) FILTER (WHERE month
+-- postgresql:         <= to_char(now() AT TIME ZONE 'UTC', 'YYYYMM')::bigint), min(month), 0)
+-- postgresql:     FROM reading_months) * 10000000000;
+-- postgresql: CREATE FUNCTION next_reading_id() RETURNS bigint VOLATILE LANGUAGE sql RETURN
+-- postgresql:     reading_number_base() + nextval('meter_readings_reading_id_seq') % 10000000000;
+-- postgresql: ALTER TABLE meter_readings ALTER COLUMN reading_id SET DEFAULT next_reading_id();
