@@ -37,7 +37,7 @@ def identity_of(gateway_id: str, record: Record, signer: str | None = None) -> I
     stream = stamp.meter_id
     if stream == GATEWAY_STREAM:
         stream = gateway_stream(gateway_id)
-    return Identity(signer or gateway_id, stream, stamp.epoch, stamp.seq, stamp.boot_id)
+    return Identity(signer or gateway_id, (stream, stamp.epoch), stamp.seq, stamp.boot_id)
 
 
 def gateway_stream(gateway_id: str) -> str:

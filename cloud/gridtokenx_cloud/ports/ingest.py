@@ -30,15 +30,46 @@ class Identity:
     """Names a record whose signature holds, before anything is known of it."""
 
     gateway_id: str
-    stream: str
-    epoch: str
+    key: StreamKey
     seq: int
     boot_id: str
 
     @property
-    def key(self) -> StreamKey:
-        """Return the stream and epoch it belongs to."""
-        return self.stream, self.epoch
+    def stream(self) -> str:
+        """Return the stream it belongs to."""
+        return self.key[0]
+
+    @property
+    def epoch(self) -> str:
+        """Return the epoch it belongs to."""
+        return self.key[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockTie:
+    """What one clock record says of its boot.
+
+    Attributes:
+        clock: How far the gateway trusted its clock then.
+        error_ms: How wrong it was at most.
+        mono_ms: Boot-time clock of the record.
+        wall_ms: True time of the record.
+    """
+
+    clock: int
+    error_ms: int
+    mono_ms: int
+    wall_ms: int
+
+    @property
+    def offset_ms(self) -> int:
+        """What to add to the boot-time clock."""
+        return self.wall_ms - self.mono_ms
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """The lowest is the best of a boot, in whatever order they come."""
+        return -self.clock, self.error_ms, self.mono_ms
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,8 +89,7 @@ class Books:
         tenures: Who reads a meter when; only of meters that moved.
         owners: Who owns a meter when; only of meters that changed hands.
         key_ends_ms: When a replaced key ends; only of gateways whose key is replaced.
-        clock_offsets: (gateway, boot) to wall clock minus boot-time clock by its first clock
-            record, ms.
+        clock_ties: (gateway, boot) to its best clock record.
         sample_times: Newest stored sample of a stream: (seq, time in ms).
         reading_ids: Free ids, one for each record of the batch.
     """
@@ -76,7 +106,7 @@ class Books:
     tenures: dict[str, tuple[Tenure, ...]] = field(default_factory=dict)
     owners: dict[str, tuple[Ownership, ...]] = field(default_factory=dict)
     key_ends_ms: dict[str, int] = field(default_factory=dict)
-    clock_offsets: dict[tuple[str, str], int] = field(default_factory=dict)
+    clock_ties: dict[tuple[str, str], ClockTie] = field(default_factory=dict)
     sample_times: dict[StreamKey, tuple[int, int]] = field(default_factory=dict)
     reading_ids: Iterator[int] = field(default_factory=lambda: iter(()))
 
@@ -143,7 +173,7 @@ class Changes:
     Attributes:
         ranges: Stream to (ranges as loaded, ranges now).
         epochs: (meter, epoch) touched, as they are now.
-        clock_offsets: Boots that can be dated from now on; see `Books.clock_offsets`.
+        clock_ties: Boots that can be dated, or dated better, from now on.
         newest_moved: Whether a newer reading was accepted anywhere.
         uncounted: Gateway to refused lines that are counted and not kept.
     """
@@ -156,7 +186,7 @@ class Changes:
     live: dict[str, LiveRow] = field(default_factory=dict)
     ranges: dict[StreamKey, tuple[Ranges, Ranges]] = field(default_factory=dict)
     epochs: dict[StreamKey, EpochBook] = field(default_factory=dict)
-    clock_offsets: dict[tuple[str, str], int] = field(default_factory=dict)
+    clock_ties: dict[tuple[str, str], ClockTie] = field(default_factory=dict)
     events: list[tuple[tuple[str, ...], MarketEvent]] = field(default_factory=list)
     newest_moved: bool = False
     uncounted: dict[str, int] = field(default_factory=dict)

@@ -8,11 +8,12 @@ from typing import Any
 from gridtokenx_cloud.adapters.store.database import Connection, Row
 from gridtokenx_cloud.adapters.store.registry_rows import load_history, moved_at_ms
 from gridtokenx_cloud.ledger import Mark, Span, covers, window
-from gridtokenx_cloud.ports.ingest import Books, EpochBook, Identity, StreamKey
+from gridtokenx_cloud.ports.ingest import Books, ClockTie, EpochBook, Identity, StreamKey
 from gridtokenx_cloud.remarks import LastSlot
 from gridtokenx_cloud.verify import Meter
 from gridtokenx_wire.encoding import line_hash
 from gridtokenx_wire.receipt import Ranges
+from gridtokenx_wire.record import GATEWAY_STREAM
 
 METER_SQL = (
     "SELECT m.meter_id, m.gateway_id, m.user_id, u.wallet, m.rated_power_w, m.resolution_wh,"
@@ -59,11 +60,17 @@ FROM {keys} k JOIN meter_samples s ON s.meter_id = k.stream AND s.epoch = k.epoc
                   WHERE x.meter_id = k.stream AND x.epoch = k.epoch)
 """
 _CLOCKS_SQL = """
-SELECT k.gateway, k.boot, (
-    SELECT c.wall_ms - c.mono_ms FROM gateway_records c
-    WHERE c.kind = 'clock' AND c.gateway_id = k.gateway AND c.boot_id = k.boot
-    ORDER BY c.mono_ms LIMIT 1) AS offset_ms
-FROM {keys} k
+SELECT k.gateway, k.boot, coalesce(c.clock, 0) AS clock, coalesce(c.error_ms, 9007199254740992)
+       AS error_ms, c.mono_ms, c.wall_ms
+FROM {keys} k JOIN gateway_records c ON c.record_id = (
+    SELECT r.record_id FROM gateway_records r
+    WHERE r.kind = 'clock' AND r.gateway_id = k.gateway AND r.boot_id = k.boot
+    ORDER BY coalesce(r.clock, 0) DESC, coalesce(r.error_ms, 9007199254740992), r.mono_ms LIMIT 1)
+"""
+# A clock record dates what is here of its boot: whoever moves credits of those meters waits.
+_DATED_SQL = """
+SELECT DISTINCT r.meter_id FROM {keys} k
+JOIN meter_readings r ON r.gateway_id = k.gateway AND r.boot_id = k.boot AND r.clock = 0
 """
 
 
@@ -71,11 +78,13 @@ def load_books(tx: Connection, gateway_ids: Iterable[str], wanted: Iterable[Iden
     """See `IngestUnit.load`; other writers are kept off until the commit."""
     touched: dict[StreamKey, set[int]] = defaultdict(set)
     boots: set[tuple[str, str]] = set()
-    for identity in wanted:
+    identities = list(wanted)
+    for identity in identities:
         touched[identity.key].add(identity.seq)
         boots.add((identity.gateway_id, identity.boot_id))
     books = Books(reading_ids=_free_reading_ids(tx, sum(map(len, touched.values()))))
-    _load_registry(tx, books, gateway_ids, {stream for stream, _ in touched})
+    own = {(i.gateway_id, i.boot_id) for i in identities if i.stream.startswith(GATEWAY_STREAM)}
+    _load_registry(tx, books, gateway_ids, {stream for stream, _ in touched}, own)
     if not touched:
         return books
     load_history(tx, books)
@@ -86,8 +95,11 @@ def load_books(tx: Connection, gateway_ids: Iterable[str], wanted: Iterable[Iden
         _load_epochs(tx, books, keys)
         _load_last(tx, books, keys)
     for row in _rows(tx, _CLOCKS_SQL, ("gateway", "boot"), sorted(boots)):
-        if row["offset_ms"] is not None:
-            books.clock_offsets[row["gateway"], row["boot"]] = row["offset_ms"]
+        gateway_id, boot_id, *tie = row
+        clock, error_ms, mono_ms, wall_ms = tie
+        books.clock_ties[gateway_id, boot_id] = ClockTie(
+            clock=clock, error_ms=error_ms, mono_ms=mono_ms, wall_ms=wall_ms
+        )
     return books
 
 
@@ -105,7 +117,11 @@ def _free_reading_ids(tx: Connection, count: int) -> Iterator[int]:
 
 
 def _load_registry(
-    tx: Connection, books: Books, gateway_ids: Iterable[str], meter_ids: Iterable[str]
+    tx: Connection,
+    books: Books,
+    gateway_ids: Iterable[str],
+    meter_ids: set[str],
+    clock_boots: set[tuple[str, str]],
 ) -> None:
     """Whoever moves a credit holds its meter, whoever stores a gateway's records the gateway.
 
@@ -115,7 +131,11 @@ def _load_registry(
     sql += f" ORDER BY g.gateway_id{tx.dialect.row_lock('g')}"
     for row in _rows(tx, sql, ("name",), _names(gateway_ids)):
         books.gateways[row["gateway_id"]] = row["status"]
-    for row in _rows(tx, _meters_sql(tx), ("name",), _names(meter_ids)):
+    dated: set[str] = set()
+    if clock_boots:
+        found = _rows(tx, _DATED_SQL, ("gateway", "boot"), sorted(clock_boots))
+        dated = {row["meter_id"] for row in found}
+    for row in _rows(tx, _meters_sql(tx), ("name",), _names(meter_ids | dated)):
         books.meters[row["meter_id"]] = Meter(**row)
 
 

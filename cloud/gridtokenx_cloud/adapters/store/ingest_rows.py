@@ -17,7 +17,7 @@ from gridtokenx_cloud.ports.ingest import (
     StreamKey,
 )
 from gridtokenx_cloud.verify import LAST_DATE_MS
-from gridtokenx_wire.record import EventRecord
+from gridtokenx_wire.record import ClockRecord, EventRecord
 
 _DAY_MS = 86_400_000
 _SAVE_EPOCH_SQL = """
@@ -77,12 +77,16 @@ WHERE status = 'held' AND reason = 'ReadingTooOld' AND meter_id IN (
     WHERE e.meter_id = meter_readings.meter_id AND e.epoch = meter_readings.epoch
     AND meter_readings.seq BETWEEN e.baseline_seq AND e.newest_seq)
 """
+# Whoever locks several readings does so by number.
 _DATE_SQL = """
+WITH dated AS (
+    SELECT reading_id FROM meter_readings r
+    WHERE gateway_id = :gateway AND boot_id = :boot AND clock = 0 ORDER BY reading_id{lock})
 UPDATE meter_readings SET reading_timestamp_ms = CASE
     WHEN mono_ms + :offset_ms < 0 THEN 0
     WHEN mono_ms + :offset_ms > :last_ms THEN :last_ms
     ELSE mono_ms + :offset_ms END
-WHERE gateway_id = :gateway AND boot_id = :boot AND reading_timestamp_ms IS NULL
+WHERE reading_id IN (SELECT reading_id FROM dated)
 """
 
 
@@ -94,11 +98,11 @@ def save_changes(tx: Connection, changes: Changes) -> None:
     save_epochs(tx, changes.epochs, at_ms)
     _save_last(tx, changes)
     _save_samples_and_records(tx, changes)
-    for (gateway_id, boot_id), offset_ms in changes.clock_offsets.items():
+    for (gateway_id, boot_id), tie in sorted(changes.clock_ties.items(), key=itemgetter(0)):
         tx.execute(
-            _DATE_SQL,
+            _DATE_SQL.format(lock=tx.dialect.row_lock("r")),
             {
-                "offset_ms": offset_ms,
+                "offset_ms": tie.offset_ms,
                 "last_ms": LAST_DATE_MS,
                 "gateway": gateway_id,
                 "boot": boot_id,
@@ -204,8 +208,8 @@ def _save_samples_and_records(tx: Connection, changes: Changes) -> None:
     )
     tx.executemany(
         "INSERT INTO gateway_records (gateway_id, stream, epoch, seq, kind, boot_id, mono_ms,"
-        " wall_ms, event, detail, submitted_at_ms, line)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " wall_ms, event, detail, submitted_at_ms, line, clock, error_ms)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [_record(row, at_ms) for row in changes.records],
     )
     tx.executemany(
@@ -257,4 +261,6 @@ def _record(new: NewRecord, at_ms: int) -> tuple[Any, ...]:
         event.detail if event else None,
         at_ms,
         new.line,
+        int(stamp.clock),
+        record.error_ms if isinstance(record, ClockRecord) else None,
     )

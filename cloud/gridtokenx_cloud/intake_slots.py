@@ -1,0 +1,133 @@
+"""What one slot reading becomes: its credit, its remarks and what is told of it; pure."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal
+
+from gridtokenx_cloud.events import ADMIN_STREAM, user_stream
+from gridtokenx_cloud.ledger import window
+from gridtokenx_cloud.opened import OpenedLine
+from gridtokenx_cloud.plausibility import Verdict, mark_of, validate_reading
+from gridtokenx_cloud.ports.ingest import Books, Changes, EpochBook, Identity, NewReading
+from gridtokenx_cloud.reading_events import failed_event, received_event
+from gridtokenx_cloud.remarks import Remark, last_slot, remarks_on
+from gridtokenx_cloud.verify import Meter, ReadingRules, check_epoch
+from gridtokenx_wire.record import SlotRecord
+
+
+@dataclass(slots=True)
+class SlotIntake:
+    """Takes the slot readings of one batch that count here, in order."""
+
+    books: Books
+    changes: Changes
+    rules: ReadingRules
+    now_ms: int
+    tally: Counter[str]
+    remarks: Counter[str]
+
+    def store(
+        self,
+        opened: OpenedLine,
+        slot: SlotRecord,
+        identity: Identity,
+        meter: Meter,
+        dated_ms: int | None,
+    ) -> None:
+        """Judge and store one reading."""
+        reading_id = next(self.books.reading_ids)
+        verdict = self._verdict(slot, identity, meter, reading_id, dated_ms)
+        self.tally[verdict.status] += 1
+        self.changes.readings.append(
+            NewReading(
+                reading_id=reading_id,
+                slot=slot,
+                gateway_id=opened.signer,
+                meter=meter,
+                dated_ms=dated_ms,
+                status=verdict.status,
+                credit_wh=verdict.credit_wh,
+                code=verdict.fault.code if verdict.fault else None,
+                remarks=self._remark(opened, slot, identity, meter, dated_ms),
+                line=opened.line,
+            )
+        )
+        self.books.lines[(*identity.key, identity.seq)] = opened.line
+        self._tell(slot, meter, reading_id, dated_ms, verdict)
+
+    def _remark(
+        self,
+        opened: OpenedLine,
+        slot: SlotRecord,
+        identity: Identity,
+        meter: Meter,
+        dated_ms: int | None,
+    ) -> Remark:
+        at_ms = self.now_ms if dated_ms is None else dated_ms
+        last = self.books.last_slots.get(identity.key)
+        found = remarks_on(slot, last, at_ms, meter)
+        if found:
+            self.remarks.update(str(one.name).lower() for one in found)
+        if last is None or last.seq < identity.seq:
+            self.books.last_slots[identity.key] = last_slot(slot, opened.line, at_ms)
+        return found
+
+    def _verdict(
+        self,
+        slot: SlotRecord,
+        identity: Identity,
+        meter: Meter,
+        reading_id: int,
+        dated_ms: int | None,
+    ) -> Verdict:
+        book = self.books.epochs.get(identity.key)
+        unconfirmed = check_epoch(
+            meter,
+            identity.epoch,
+            book.status if book else None,
+            has_epochs=meter.meter_id in self.books.meters_with_epochs,
+        )
+        if book is None:
+            book = self._open_epoch(identity, "held" if unconfirmed else "accepted")
+        if unconfirmed is not None:
+            return Verdict(status="held", fault=unconfirmed)
+        windows = self.books.windows.setdefault(identity.stream, {})
+        verdict = validate_reading(
+            mark_of(slot, reading_id, dated_ms, self.now_ms),
+            book.span,
+            meter,
+            interval_s=slot.interval_s,
+            dated_ms=dated_ms,
+            now_ms=self.now_ms,
+            rules=self.rules,
+            others=[covered for epoch, covered in windows.items() if epoch != identity.epoch],
+        )
+        if verdict.span is not None:
+            book.span = verdict.span
+            windows[identity.epoch] = window(verdict.span)
+            self.changes.epochs[identity.key] = book
+            self.changes.newest_moved |= verdict.status == "accepted"
+        return verdict
+
+    def _open_epoch(self, identity: Identity, status: Literal["accepted", "held"]) -> EpochBook:
+        book = self.books.epochs[identity.key] = EpochBook(status)
+        self.changes.epochs[identity.key] = book
+        self.books.meters_with_epochs.add(identity.stream)
+        return book
+
+    def _tell(
+        self,
+        slot: SlotRecord,
+        meter: Meter,
+        reading_id: int,
+        dated_ms: int | None,
+        verdict: Verdict,
+    ) -> None:
+        streams = (user_stream(meter.user_id), ADMIN_STREAM)
+        received = received_event(
+            meter, slot, reading_id, dated_ms, verdict.status, verdict.credit_wh
+        )
+        self.changes.events.append((streams, received))
+        if verdict.fault is not None:
+            told = failed_event(meter, reading_id, verdict.claim_wh, "held", verdict.fault)
+            self.changes.events.append((streams, told))
