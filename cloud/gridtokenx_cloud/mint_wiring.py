@@ -5,17 +5,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from pydantic import SecretStr
 from solders.pubkey import Pubkey
 
-from gridtokenx_cloud.adapters.keystore import PolicySigner, SignerPolicy, open_signer, prove
-from gridtokenx_cloud.adapters.keystore.opening import read_password
 from gridtokenx_cloud.adapters.solana_rpc.chain import SolanaMintChain
 from gridtokenx_cloud.adapters.solana_rpc.history import SolanaHistory
-from gridtokenx_cloud.adapters.solana_rpc.preflight import Wanted
+from gridtokenx_cloud.adapters.solana_rpc.checks import Wanted
 from gridtokenx_cloud.adapters.solana_rpc.probe import best_format
 from gridtokenx_cloud.adapters.solana_rpc.rpc import FailoverRpc, JsonRpc, connect
-from gridtokenx_cloud.adapters.solana_rpc.sending import Sender
+from gridtokenx_cloud.adapters.solana_rpc.sending import Sender, Signer
 from gridtokenx_cloud.adapters.solana_rpc.setup import check_chain, read_token
 from gridtokenx_cloud.adapters.solana_rpc.status import StatusPoll
 from gridtokenx_cloud.adapters.solana_rpc.tables import LookupTables
@@ -32,17 +29,15 @@ from gridtokenx_cloud.adapters.store.mint_audit import SqlAuditStore
 from gridtokenx_cloud.adapters.store.mint_upkeep import SqlMintUpkeep
 from gridtokenx_cloud.audit import unknown_mints
 from gridtokenx_cloud.batching import Markers
-from gridtokenx_cloud.errors import ConfigError
 from gridtokenx_cloud.formats import TransactionFormat
 from gridtokenx_cloud.janitor import Janitor, JanitorRules
+from gridtokenx_cloud.key_wiring import Keys, load_keys, policy_signers, prove_keys
 from gridtokenx_cloud.mint_rules import MintRules
 from gridtokenx_cloud.ports.common import Clock
-from gridtokenx_cloud.ports.keys import KeySigner, KeySource
 from gridtokenx_cloud.settings import Settings, TokenizationConfig, require
 from gridtokenx_cloud.settle import MeterPollingService
 from gridtokenx_cloud.tokenization import Conversion, RetryPolicy, conversion
 
-_DAY_MS = 86_400_000
 _POLL_WINDOW_S = 0.05
 """Attempts whose next look is due within it share one."""
 
@@ -137,9 +132,8 @@ async def connected_minter(
     """
     fixed = rules_of(settings)
     keys = load_keys(settings)
-    token = _token_of(settings, keys)
-    secret = require(settings.blockchain.marker_secret, "BLOCKCHAIN_MARKER_SECRET")
-    markers = Markers(secret.get_secret_value().encode(), str(token.authority), str(token.mint))
+    token = token_of(settings, keys)
+    markers = markers_of(settings, token)
     group = tokenization or (lambda: settings.tokenization)
     store = SqlMintStore(database, fixed.conversion, lambda: _retry_policy(group()))
     audit_store = SqlAuditStore(database)
@@ -150,8 +144,10 @@ async def connected_minter(
             history = SolanaHistory(rpc, token)
             form = await format_of(settings, rpc, token.payer)
             journal = SqlKeyJournal(database, clock)
-            await _prove(keys, journal)
-            sender = _sender(settings, rpc, token, _signers(settings, keys, clock, journal), clock)
+            await prove_keys(keys, journal)
+            sender = sender_of(
+                settings, rpc, token, policy_signers(settings, keys, clock, journal), clock
+            )
             _log.info("format_chosen", extra={"format": form.value})
             upkeep = SqlMintUpkeep(database)
             tables = LookupTables(sender, upkeep, clock)
@@ -189,70 +185,20 @@ def preflight_of(settings: Settings) -> Wanted:
     """
     group = settings.blockchain
     return Wanted(
-        token=_token_of(settings, load_keys(settings)),
+        token=token_of(settings, load_keys(settings)),
         genesis_hash=group.genesis_hash,
         format=group.transaction_format,
         low_transactions=group.payer_low_transactions,
-        price_bounds_micro_lamports=(
-            group.priority_fee_floor_micro_lamports,
-            group.priority_fee_cap_micro_lamports,
-        ),
+        price_bounds_micro_lamports=price_bounds(settings),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """Two roles: who may mint, and who pays."""
-
-    authority: KeySigner
-    payer: KeySigner
-
-
-def open_key(settings: Settings, source: KeySource) -> KeySigner:
-    """Return what signs with a key.
+def token_of(settings: Settings, keys: Keys) -> Token:
+    """Return the token as configured.
 
     Raises:
-        ConfigError: It is sealed and no password is set, or a library is missing.
-        SigningKeyError: It can't be used.
+        ConfigError: Its address is not set.
     """
-    group = settings.blockchain
-
-    def password() -> SecretStr:
-        return read_password(require(group.key_password, "BLOCKCHAIN_KEY_PASSWORD"))
-
-    return open_signer(source, password, group.signer_timeout_secs)
-
-
-def load_keys(settings: Settings) -> Keys:
-    """Return both keys as configured.
-
-    Raises:
-        ConfigError: One is missing, or both are one key in production.
-        SigningKeyError: One can't be used.
-    """
-    group = settings.blockchain
-    authority = _source(group.mint_authority_key, "BLOCKCHAIN_MINT_AUTHORITY_KEY")
-    payer = _source(group.fee_payer_key, "BLOCKCHAIN_FEE_PAYER_KEY")
-    keys = Keys(open_key(settings, authority), open_key(settings, payer))
-    if keys.authority.address == keys.payer.address:
-        # Half the fees, but the key that may mint then also holds SOL and pays.
-        if settings.cloud.environment == "production":
-            raise ConfigError(
-                (
-                    "IncompatibleValues: BLOCKCHAIN_MINT_AUTHORITY_KEY and"
-                    " BLOCKCHAIN_FEE_PAYER_KEY are one key; production needs two, so that the"
-                    " key that may mint holds no SOL",
-                )
-            )
-        _log.warning("one_key_for_both", extra={"address": keys.payer.address})
-    return keys
-
-
-def _source(value: KeySource | None, name: str) -> KeySource:
-    return require(None, name) if value is None else value
-
-
-def _token_of(settings: Settings, keys: Keys) -> Token:
     group = settings.blockchain
     return Token(
         mint=Pubkey.from_string(require(group.mint_address, "BLOCKCHAIN_MINT_ADDRESS")),
@@ -263,43 +209,21 @@ def _token_of(settings: Settings, keys: Keys) -> Token:
     )
 
 
-async def _prove(keys: Keys, journal: SqlKeyJournal) -> None:
-    """Find out before a batch is sealed whether both keys can sign."""
-    for role, key in (("mint_authority", keys.authority), ("fee_payer", keys.payer)):
-        await prove(key)
-        journal.key_loaded(role, key.address, repr(key))
-
-
-def _signers(
-    settings: Settings, keys: Keys, clock: Clock, journal: SqlKeyJournal
-) -> list[PolicySigner]:
-    group = settings.blockchain
-    policy = SignerPolicy(
-        mint=require(group.mint_address, "BLOCKCHAIN_MINT_ADDRESS"),
-        token_program=str(TOKEN_PROGRAMS[group.token_program]),
-        payer=keys.payer.address,
-        max_per_transaction=group.max_tokens_per_transaction,
-        max_per_day=group.max_tokens_per_day,
-        max_unit_price_micro_lamports=group.priority_fee_cap_micro_lamports,
-    )
-    signed = journal.signed_since(clock.now_ms() // _DAY_MS * _DAY_MS)
-    by_address = {key.address: key for key in (keys.authority, keys.payer)}
-    return [
-        PolicySigner(key, policy, clock.now_ms, signed, journal.refused(key.address))
-        for key in by_address.values()
-    ]
-
-
-def _sender(
+def sender_of(
     settings: Settings,
     rpc: FailoverRpc,
     token: Token,
-    signers: Sequence[PolicySigner],
+    signers: Sequence[Signer],
     clock: Clock,
 ) -> Sender:
+    """Return what signs and sends for a token and its keys."""
+    return Sender(rpc, token, signers, clock, price_bounds(settings))
+
+
+def price_bounds(settings: Settings) -> tuple[int, int]:
+    """Return the lowest and the highest price of a compute unit, in micro-lamports."""
     group = settings.blockchain
-    bounds = (group.priority_fee_floor_micro_lamports, group.priority_fee_cap_micro_lamports)
-    return Sender(rpc, token, signers, clock, bounds)
+    return group.priority_fee_floor_micro_lamports, group.priority_fee_cap_micro_lamports
 
 
 async def _halt_on_unknown_mints(
@@ -330,6 +254,21 @@ def _facts(token: Token, genesis: str, rate: Conversion, markers: Markers) -> di
         "mint_authority": str(token.authority),
         "decimals": str(rate.decimals),
         "base_units_per_wh": str(rate.base_units_per_wh),
-        # Batches count from 1; this marker is never made, it only shows a changed secret.
-        "marker_check": markers.address(0),
+        **marker_facts(markers),
     }
+
+
+def markers_of(settings: Settings, token: Token) -> Markers:
+    """Return the markers of a token's batches, tied to its authority.
+
+    Raises:
+        ConfigError: Their secret is not set.
+    """
+    secret = require(settings.blockchain.marker_secret, "BLOCKCHAIN_MARKER_SECRET")
+    return Markers(secret.get_secret_value().encode(), str(token.authority), str(token.mint))
+
+
+def marker_facts(markers: Markers) -> dict[str, str]:
+    """Return what ties a store to its markers."""
+    # Batches count from 1; this marker is never made, it only shows a changed secret.
+    return {"marker_check": markers.address(0)}

@@ -7,7 +7,7 @@ from solders.keypair import Keypair
 
 from gridtokenx_cloud.adapters.keystore import write_keypair
 from gridtokenx_cloud.errors import ConfigError, SigningKeyError
-from gridtokenx_cloud.mint_wiring import load_keys
+from gridtokenx_cloud.key_wiring import load_keys
 from gridtokenx_cloud.ports.keys import KeyFile, RemoteKey, SealedKeyFile
 from gridtokenx_cloud.settings import Settings, load_settings, non_default_values
 from gridtokenx_cloud.settings.private_file import exposure

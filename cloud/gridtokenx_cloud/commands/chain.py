@@ -15,8 +15,10 @@ from gridtokenx_cloud.adapters.solana_rpc.setup import airdrop as ask_for_airdro
 from gridtokenx_cloud.adapters.solana_rpc.transactions import TOKEN_PROGRAMS
 from gridtokenx_cloud.batching import unit_price_micro_lamports
 from gridtokenx_cloud.commands.context import CommandContext
+from gridtokenx_cloud.commands.rotation import rotate_authority
 from gridtokenx_cloud.errors import ConfigError, ValidationError
-from gridtokenx_cloud.mint_wiring import Keys, connected, load_keys, preflight_of
+from gridtokenx_cloud.key_wiring import Keys, load_keys
+from gridtokenx_cloud.mint_wiring import connected, preflight_of
 from gridtokenx_cloud.settings import Settings
 
 _AIRDROP_LAMPORTS = 10 * 10**9
@@ -27,6 +29,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 @click.group("mint-account")
 def mint_account() -> None:
     """The token's account on the chain."""
+
+
+mint_account.add_command(rotate_authority)
 
 
 @mint_account.command("create")

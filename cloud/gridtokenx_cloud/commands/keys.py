@@ -14,7 +14,7 @@ from gridtokenx_cloud.adapters.keystore.sealed import load_sealed_key, seal, sea
 from gridtokenx_cloud.adapters.system import forbid_core_dumps
 from gridtokenx_cloud.commands.context import CommandContext
 from gridtokenx_cloud.errors import CloudError, ConfigError
-from gridtokenx_cloud.mint_wiring import open_key
+from gridtokenx_cloud.key_wiring import open_key
 from gridtokenx_cloud.ports.keys import KeyFile, KeySource, RemoteKey, SealedKeyFile
 from gridtokenx_cloud.settings import Settings
 from gridtokenx_cloud.settings.keys import parse_key_source
@@ -70,7 +70,7 @@ def keys_show(source: str) -> None:
 
     That of a sealed file is what the file says; `keys check` opens it.
     """
-    click.echo(_address(_source(source)))
+    click.echo(_address(key_source(source)))
 
 
 @keys.command("check")
@@ -96,7 +96,12 @@ async def _checked(settings: Settings, source: KeySource) -> dict[str, str]:
     return {"address": signer.address, "result": "signs"}
 
 
-def _source(text: str) -> KeySource:
+def key_source(text: str) -> KeySource:
+    """Return where a key is that a command was given: a path, or as in the settings.
+
+    Raises:
+        ConfigError: Says all that is wrong with it.
+    """
     if not text.startswith(("file:", "enc:", "keychain:")):
         return KeyFile(Path(text))
     try:

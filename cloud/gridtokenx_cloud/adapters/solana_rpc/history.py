@@ -135,6 +135,7 @@ class SolanaHistory:
             done.created,
             found.raw,
             found.fee_lamports,
+            done.by_former,
         )
 
     async def mint_of(self, signature: str) -> ChainMint | None:

@@ -225,6 +225,7 @@ class MintTransaction:
     Attributes:
         authority_signed: The signature of the mint authority, or of a former one, is in it and
             holds.
+        by_former: Not the present authority signed it, but a former one.
         payments: Token account -> base units minted.
         memo: Text of the memo instruction, if any.
         burned: Base units of the token that holders destroyed, calls of other programs included.
@@ -233,6 +234,7 @@ class MintTransaction:
 
     signature: str
     authority_signed: bool
+    by_former: bool
     payments: dict[str, int]
     burned: int
     memo: str | None
@@ -285,9 +287,12 @@ def read_transaction(
             memo = data.decode("utf-8", "replace")
         elif program == SYSTEM and data[:4] == (3).to_bytes(4, "little"):
             created.append(str(accounts[1]))
+    present = _signed_by(tx, token.authority)
+    by_former = not present and any(_signed_by(tx, key) for key in former)
     return MintTransaction(
         signature=str(tx.signatures[0]),
-        authority_signed=any(_signed_by(tx, key) for key in (token.authority, *former)),
+        authority_signed=present or by_former,
+        by_former=by_former,
         payments=payments,
         burned=burned,
         memo=memo,

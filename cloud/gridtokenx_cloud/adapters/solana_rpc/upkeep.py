@@ -56,7 +56,11 @@ class SolanaUpkeep:
         return came_back
 
     async def _standing(self, markers: Sequence[OldMarker]) -> dict[OldMarker, int]:
-        """Return the markers that exist in the finalized state, with their lamports."""
+        """Return the markers that exist in the finalized state, with their lamports.
+
+        Those of a former authority are not ours to empty; a handover takes them back.
+        """
+        markers = [one for one in markers if one.marker == self._markers.address(one.batch_id)]
         if not markers:
             return {}
         addresses = [one.marker for one in markers]
