@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from gridtokenx_cloud.errors import StoreRefusedError, TransientError
 from gridtokenx_cloud.events import MeterReadingReceived
 from gridtokenx_cloud.intake import Intake
-from gridtokenx_cloud.opened import OpenedLine, identity_of
+from gridtokenx_cloud.opened import OpenedLine
 from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.ports.ingest import IngestStore
 from gridtokenx_cloud.throttle import RejectionBudget, TokenBuckets
@@ -161,11 +161,7 @@ class IngestService:
         with self._store.transaction() as unit:
             books = unit.load(
                 {name for line in lines for name in (line.gateway_id, line.signer)},
-                [
-                    identity_of(line.gateway_id, line.found, line.signer)
-                    for line in lines
-                    if not isinstance(line.found, Fault)
-                ],
+                [line.identity for line in lines if line.identity is not None],
             )
             intake = Intake(books, self._rules(), self._token, self._clock.now_ms(), self._kept)
             for line in lines:

@@ -10,7 +10,7 @@ from gridtokenx_cloud.events import ADMIN_STREAM, MeterReadingReceived, user_str
 from gridtokenx_cloud.intake_live import LiveIntake
 from gridtokenx_cloud.intake_slots import SlotIntake
 from gridtokenx_cloud.ledger import add_seq, covers
-from gridtokenx_cloud.opened import OpenedLine, identity_of
+from gridtokenx_cloud.opened import OpenedLine
 from gridtokenx_cloud.ports.ingest import Books, Changes, Identity, NewRecord, NewRejection
 from gridtokenx_cloud.reading_events import received_event, rejected_event
 from gridtokenx_cloud.tenure import may_send, owner_at
@@ -69,9 +69,8 @@ class Intake:
             self._reject(opened, foreign, None)
         elif isinstance(found, Fault):
             self._reject(opened, found, None)
-        else:
-            identity = identity_of(opened.gateway_id, found, opened.signer)
-            self._take_record(opened, found, identity)
+        elif opened.identity is not None:
+            self._take_record(opened, found, opened.identity)
 
     def _check_key(self, gateway_id: str) -> Fault | None:
         """Return why no line under this key counts now; looked up once a batch."""

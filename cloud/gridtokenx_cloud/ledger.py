@@ -5,8 +5,8 @@ in which the readings arrive; a lost, late or repeated reading costs resolution,
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Literal
 
 from gridtokenx_wire.receipt import Ranges
@@ -57,14 +57,17 @@ Window = tuple[int, int]
 
 def window(span: Span) -> Window:
     """Return the time that an epoch covers."""
-    return span.first.not_after_ms, max(span.first.not_after_ms, span.newest.not_after_ms)
+    first_ms, newest_ms = span.first.not_after_ms, span.newest.not_after_ms
+    return first_ms, max(first_ms, newest_ms)
 
 
-def overlaps(span: Span | None, mark: Mark, others: Iterable[Window]) -> bool:
+def overlaps(span: Span | None, mark: Mark, others: Collection[Window]) -> bool:
     """Return whether an epoch with *mark* in it would cover time that another one covers.
 
     A meter has one register at a time: what two epochs credit for the same time is one energy.
     """
+    if not others:
+        return False
     low, high = (mark.not_after_ms,) * 2 if span is None else window(span)
     low, high = min(low, mark.not_after_ms), max(high, mark.not_after_ms)
     return any(
@@ -115,7 +118,12 @@ def _after(span: Span, mark: Mark, resolution_wh: int) -> Placement | None:
         return None
     credit_wh = _whole_steps(mark.export_wh - span.credited_through_wh, resolution_wh)
     through_wh = span.credited_through_wh + credit_wh
-    grown = replace(span, newest=mark, credited_through_wh=through_wh)
+    grown = Span(
+        first=span.first,
+        newest=mark,
+        baseline_wh=span.baseline_wh,
+        credited_through_wh=through_wh,
+    )
     return Placement(status="accepted", credit_wh=credit_wh, span=grown, since=span.newest)
 
 
@@ -123,7 +131,12 @@ def _before(span: Span, mark: Mark, resolution_wh: int) -> Placement | None:
     if mark.export_wh > span.first.export_wh:
         return None
     credit_wh = _whole_steps(span.baseline_wh - mark.export_wh, resolution_wh)
-    grown = replace(span, first=mark, baseline_wh=span.baseline_wh - credit_wh)
+    grown = Span(
+        first=mark,
+        newest=span.newest,
+        baseline_wh=span.baseline_wh - credit_wh,
+        credited_through_wh=span.credited_through_wh,
+    )
     return Placement(status="late", credit_wh=credit_wh, span=grown, since=span.first)
 
 

@@ -1,13 +1,13 @@
 """A line whose bytes are judged, and the name its record is stored under; pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gridtokenx_cloud.ports.ingest import Identity
 from gridtokenx_cloud.verify import Fault
 from gridtokenx_wire.record import GATEWAY_STREAM, Record
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OpenedLine:
     """A line whose bytes are judged: a record, or why it is none.
 
@@ -17,6 +17,8 @@ class OpenedLine:
         found: The record, or the fault.
         addressable: Whether a receipt can reach the sender.
         signed_by: Gateway whose former key signed it; None = the topic's own.
+        signer: The gateway whose key signed it.
+        identity: The record's name; None for a fault.
     """
 
     gateway_id: str
@@ -24,11 +26,15 @@ class OpenedLine:
     found: Record | Fault
     addressable: bool = True
     signed_by: str | None = None
+    signer: str = field(init=False)
+    identity: Identity | None = field(init=False)
 
-    @property
-    def signer(self) -> str:
-        """The gateway whose key signed it."""
-        return self.signed_by or self.gateway_id
+    def __post_init__(self) -> None:
+        """Name the record, once for all who ask."""
+        self.signer = self.signed_by or self.gateway_id
+        self.identity = None
+        if not isinstance(self.found, Fault):
+            self.identity = identity_of(self.gateway_id, self.found, self.signer)
 
 
 def identity_of(gateway_id: str, record: Record, signer: str | None = None) -> Identity:

@@ -72,7 +72,9 @@ def remarks_on(slot: SlotRecord, last: LastSlot | None, at_ms: int, meter: Meter
         at_ms: Its own time, or its arrival while nothing dates it.
         meter: As enrolled.
     """
-    found = Remark.PHASE_SUM if Quality.POWER_MISMATCH in slot.flags else Remark.NONE
+    found = Remark.NONE
+    if slot.flags and Quality.POWER_MISMATCH in slot.flags:
+        found = Remark.PHASE_SUM
     if last is None or slot.stamp.seq < last.seq:
         return found
     if slot.prev != last.line_hash:
