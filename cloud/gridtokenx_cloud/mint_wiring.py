@@ -9,7 +9,6 @@ from solders.pubkey import Pubkey
 
 from gridtokenx_cloud.adapters.solana_rpc.chain import SolanaMintChain
 from gridtokenx_cloud.adapters.solana_rpc.history import SolanaHistory
-from gridtokenx_cloud.adapters.solana_rpc.checks import Wanted
 from gridtokenx_cloud.adapters.solana_rpc.probe import best_format
 from gridtokenx_cloud.adapters.solana_rpc.rpc import FailoverRpc, JsonRpc, connect
 from gridtokenx_cloud.adapters.solana_rpc.sending import Sender, Signer
@@ -174,23 +173,6 @@ async def connected_minter(
                 ),
             )
             yield ConnectedMinter(service, audit_store, history, fixed.conversion, janitor)
-
-
-def preflight_of(settings: Settings) -> Wanted:
-    """Return what a check before a start compares the chain with; loads the keys.
-
-    Raises:
-        ConfigError: A setting is missing.
-        SigningKeyError: A key can't be used.
-    """
-    group = settings.blockchain
-    return Wanted(
-        token=token_of(settings, load_keys(settings)),
-        genesis_hash=group.genesis_hash,
-        format=group.transaction_format,
-        low_transactions=group.payer_low_transactions,
-        price_bounds_micro_lamports=price_bounds(settings),
-    )
 
 
 def token_of(settings: Settings, keys: Keys) -> Token:

@@ -1,6 +1,5 @@
 """What an operator has when the store and the chain disagree; on a localnet without sockets."""
 
-import asyncio
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,6 @@ from solders.message import Message
 from solders.transaction import VersionedTransaction
 
 from gridtokenx_cloud.adapters.localnet.packet import decode_transaction
-from gridtokenx_cloud.adapters.solana_rpc.preflight import Wanted, preflight
 from gridtokenx_cloud.adapters.solana_rpc.transactions import SolanaWallets, decode_base58
 from gridtokenx_cloud.adapters.store.mint_rebuild import SqlBatchDesk
 from gridtokenx_cloud.audit import ChainMint
@@ -235,38 +233,3 @@ async def test_a_disputed_batch_can_be_driven_again_once_the_history_is_back(
 
     assert report.differences == ()
     assert world.supply() == 500_000_000
-
-
-def wanted(world: World) -> Wanted:
-    genesis = str(world.chain.genesis_hash)
-    return Wanted(world.token, genesis, "auto", 100, (1_000, 10**6))
-
-
-async def test_a_cluster_that_fits_is_a_go() -> None:
-    world = await new_world()
-    await world.sleep(40)
-
-    checks = await preflight(world.failover, wanted(world))
-
-    assert [one.name for one in checks if one.ok is False] == []
-    assert len(checks) > 10
-
-
-async def test_each_thing_that_does_not_fit_is_a_no() -> None:
-    world = await new_world()
-    await world.sleep(40)
-    world.chain.faults.v1 = False
-    fits = wanted(world)
-    wrong: dict[str, Wanted] = {
-        "genesis hash": replace(fits, genesis_hash="1" * 32),
-        "decimals": replace(fits, token=replace(world.token, decimals=6)),
-        "mint authority": replace(fits, token=replace(world.token, authority=wallet(1).pubkey())),
-        "fee payer": replace(fits, low_transactions=10**9),
-        "transaction format": replace(fits, format="v1"),
-        "mint": replace(fits, token=replace(world.token, mint=wallet(1).pubkey())),
-    }
-
-    for name, one in wrong.items():
-        checks = await preflight(world.failover, one)
-        assert [check.name for check in checks if check.ok is False] == [name]
-    await asyncio.sleep(0)

@@ -8,17 +8,21 @@ from typing import Any
 import click
 from solders.pubkey import Pubkey
 
+from gridtokenx_cloud.adapters.keystore import prove
+from gridtokenx_cloud.adapters.solana_rpc.checks import Check, Wanted
 from gridtokenx_cloud.adapters.solana_rpc.mint_creation import MintCreation, MintSpec
-from gridtokenx_cloud.adapters.solana_rpc.preflight import Check, preflight
+from gridtokenx_cloud.adapters.solana_rpc.preflight import preflight
 from gridtokenx_cloud.adapters.solana_rpc.rpc import JsonRpc
 from gridtokenx_cloud.adapters.solana_rpc.setup import airdrop as ask_for_airdrop
 from gridtokenx_cloud.adapters.solana_rpc.transactions import TOKEN_PROGRAMS
+from gridtokenx_cloud.adapters.store.books import read_books
 from gridtokenx_cloud.batching import unit_price_micro_lamports
 from gridtokenx_cloud.commands.context import CommandContext
 from gridtokenx_cloud.commands.rotation import rotate_authority
-from gridtokenx_cloud.errors import ConfigError, ValidationError
+from gridtokenx_cloud.errors import CloudError, ConfigError, SchemaError, ValidationError
 from gridtokenx_cloud.key_wiring import Keys, load_keys
-from gridtokenx_cloud.mint_wiring import connected, preflight_of
+from gridtokenx_cloud.mint_wiring import connected, price_bounds, token_of
+from gridtokenx_cloud.ports.upkeep import Books
 from gridtokenx_cloud.settings import Settings
 
 _AIRDROP_LAMPORTS = 10 * 10**9
@@ -129,20 +133,16 @@ async def _create(
 
 
 async def _unit_price(settings: Settings, rpc: JsonRpc, keys: Keys) -> int:
-    group = settings.blockchain
     recent = await rpc.call("getRecentPrioritizationFees", [keys.payer.address])
-    return unit_price_micro_lamports(
-        [entry["prioritizationFee"] for entry in recent],
-        group.priority_fee_floor_micro_lamports,
-        group.priority_fee_cap_micro_lamports,
-    )
+    seen = [entry["prioritizationFee"] for entry in recent]
+    return unit_price_micro_lamports(seen, *price_bounds(settings))
 
 
 @click.command("check-chain")
 @json_option
 @click.pass_obj
 def check_chain(context: CommandContext, as_json: bool) -> int:
-    """Read all that minting needs from the cluster; exit 1 for a no-go."""
+    """Read all that minting needs from cluster, keys and store; exit 1 for a no-go."""
     checks = asyncio.run(_checks(context))
     go = all(check.ok is not False for check in checks)
     if as_json:
@@ -151,7 +151,13 @@ def check_chain(context: CommandContext, as_json: bool) -> int:
         return 0 if go else 1
     words = {True: "ok", False: "NO", None: "-"}
     rows = [
-        {"check": check.name, "result": words[check.ok], "detail": check.detail} for check in checks
+        {
+            "check": check.name,
+            "result": words[check.ok],
+            "found": check.detail,
+            "way out": check.way_out or None,
+        }
+        for check in checks
     ]
     context.emit(rows, as_json=False)
     click.echo("go" if go else "no-go")
@@ -159,9 +165,41 @@ def check_chain(context: CommandContext, as_json: bool) -> int:
 
 
 async def _checks(context: CommandContext) -> list[Check]:
-    wanted = preflight_of(context.settings)
-    async with connected(context.settings) as rpc:
-        return await preflight(rpc, wanted)
+    settings = context.settings
+    keys = load_keys(settings)
+    wanted = Wanted(
+        token=token_of(settings, keys),
+        genesis_hash=settings.blockchain.genesis_hash,
+        format=settings.blockchain.transaction_format,
+        low_transactions=settings.blockchain.payer_low_transactions,
+        price_bounds_micro_lamports=price_bounds(settings),
+        books=lambda: _books(context),
+        now_ms=context.clock.now_ms,
+    )
+    async with connected(settings) as rpc:
+        return [*await _key_checks(keys), *await preflight(rpc, wanted)]
+
+
+async def _key_checks(keys: Keys) -> list[Check]:
+    """Return whether each key signs; a service is asked, a file only read."""
+    found: list[Check] = []
+    for role, key in (("minting key", keys.authority), ("paying key", keys.payer)):
+        try:
+            await prove(key)
+        except CloudError as exc:
+            way_out = "cure the signer before minting is switched on"
+            found.append(Check(role, ok=False, detail=str(exc), way_out=way_out))
+        else:
+            found.append(Check(role, ok=True, detail=f"signs as {key.address}"))
+    return found
+
+
+def _books(context: CommandContext) -> Books | None:
+    """Return what the store says; before `gtx-cloud migrate` there is none to ask."""
+    try:
+        return read_books(context.database(), context.clock.now_ms())
+    except (ConfigError, SchemaError):
+        return None
 
 
 COMMANDS: tuple[click.Command, ...] = (mint_account, check_chain)

@@ -83,6 +83,27 @@ class PayerFloat:
         return self.lamports // max(1, self.per_transaction_lamports)
 
 
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What the store says of the chain.
+
+    Attributes:
+        minted_base_units: Of all batches that are final.
+        open_base_units: Of those that are not over; some may have landed already.
+        oldest_signature: Of the first mint; None = none yet.
+        day_lamports: What the mints of the last 24 hours cost, without rent.
+        day_transactions: How many they were.
+        tables: Addresses of the lookup tables in use.
+    """
+
+    minted_base_units: int
+    open_base_units: int
+    oldest_signature: str | None
+    day_lamports: int
+    day_transactions: int
+    tables: tuple[str, ...]
+
+
 class UpkeepChain(Protocol):
     """The chain's side; every method may raise `RpcUnavailableError`."""
 
