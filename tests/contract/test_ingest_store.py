@@ -100,8 +100,8 @@ def test_what_one_unit_saves_the_next_one_loads(own: Cloud) -> None:
     assert books.meters == {METER_ID: build.meter()}
     assert books.ranges == {KEY: ((96, 97),)}
     assert books.lines[(*KEY, 97)] == GATEWAY.line(slots[1])
-    given = [row[0] for row in own.rows("SELECT reading_id FROM meter_readings")]
-    assert [*books.reading_ids] == [max(given) + 1, max(given) + 2]
+    last_id = max(int(str(row[0])) for row in own.rows("SELECT reading_id FROM meter_readings"))
+    assert [*books.reading_ids] == [last_id + 1, last_id + 2]
     span = books.epochs[KEY].span
     assert span is not None
     assert (span.baseline_wh, span.credited_through_wh) == (1_000, 1_400)

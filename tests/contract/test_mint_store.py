@@ -296,5 +296,7 @@ def test_looking_for_credits_uses_the_partial_index(database: Database) -> None:
     ).fetchall()
 
     steps = "\n".join(str(row[-1]) for row in plan)
-    assert "meter_readings_unminted" in steps
+    # PostgreSQL names a partition's part of an index by its columns.
+    assert "meter_readings_unminted" in steps or "_submitted_at_ms_reading_id_idx" in steps
+    assert "Seq Scan on meter_readings" not in steps
     assert "USE TEMP B-TREE" not in steps
