@@ -13,7 +13,9 @@ def forbid_core_dumps() -> None:
     No core file, also where a dump is piped to a program (which no size limit stops), and no
     debugger without privileges. What it starts begins anew.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Under systemd it is so already, and the sandbox may forbid to change limits.
+    if resource.getrlimit(resource.RLIMIT_CORE) != (0, 0):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "PR_SET_DUMPABLE")
