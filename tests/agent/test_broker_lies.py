@@ -56,7 +56,7 @@ class Gateway:
             await asyncio.gather(task, return_exceptions=True)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not condition():  # noqa: ASYNC110 - the broker sets no event
                 await asyncio.sleep(0.005)
 

@@ -73,7 +73,7 @@ async def test_meters_are_announced_at_each_connection_and_values_follow() -> No
         home.show(build.state("HOUSE.17", 1), [row])
 
         task = asyncio.create_task(home.run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (AVAILABILITY, b"online") not in broker.other:  # noqa: ASYNC110 - the broker sets no event
                 await asyncio.sleep(0.01)
             home.show(build.state("HOUSE.17", 1), [row])

@@ -177,6 +177,27 @@ async def test_a_cancelled_read_leaves_no_answer_for_the_next_one(
         assert await read(6) == words_at(6)
 
 
+@pytest.mark.parametrize("url", ["tcp://127.0.0.1:{port}", "rtu+tcp://127.0.0.1:{port}"])
+async def test_an_end_is_heard_whichever_step_of_the_connecting_it_meets(url: str) -> None:
+    server = await asyncio.start_server(_swallow, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+
+    deaf = []
+    for turns in range(40):
+        bus = open_bus(url.format(port=port), SteadyClock())
+        reading = asyncio.create_task(bus.read_words(1, 4, 0, 2, 0))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait([reading], timeout=5)
+        deaf += [] if reading.done() and reading.cancelled() else [turns]
+        await bus.close()
+
+    server.close()
+    await asyncio.sleep(0)
+    assert deaf == []
+
+
 async def test_many_readers_share_the_bus_one_at_a_time(kind: str, tmp_path: Path) -> None:
     addresses = list(ADDRESSES.values()) * 5
 
@@ -331,6 +352,12 @@ async def test_the_meters_rest_between_requests_is_kept(tmp_path: Path) -> None:
     assert loop.time() - before_s >= 0.14
     await bus.close()
     await service.close()
+
+
+async def _swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while await reader.read(64):
+        pass
+    writer.close()
 
 
 async def _first_answer(read_words: Callable[..., Awaitable[object]]) -> tuple[int, ...]:

@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import socket
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,7 +106,7 @@ async def running(publisher: Publisher) -> AsyncIterator[None]:
 
 async def acknowledged(session: MqttSession, wake: asyncio.Event, count: int) -> list[Acked]:
     found: list[Acked] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(found) < count:
             await wake.wait()
             wake.clear()
@@ -203,6 +206,44 @@ async def test_nobody_at_the_address_is_said_with_the_address() -> None:
 
     with pytest.raises(BrokerDownError, match=f"{url} cannot be reached"):
         await link.connect((RECEIPTS,), WILL)
+
+
+async def test_an_end_that_meets_the_dialling_leaves_no_connection_and_no_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_up, go_on = threading.Event(), threading.Event()
+    connect = socket.create_connection
+    ended = asyncio.Event()
+
+    def slowly(*args: Any, **more: Any) -> socket.socket:
+        looked_up.set()
+        go_on.wait(30)
+        return connect(*args, **more)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(-1)
+        writer.close()
+        ended.set()
+
+    monkeypatch.setattr(socket, "create_connection", slowly)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    link = MqttLink(MqttAddress(url=url, client_id=GATEWAY), lambda: None)
+
+    connecting = asyncio.create_task(link.connect((RECEIPTS,), WILL))
+    await asyncio.to_thread(looked_up.wait, 30)
+    connecting.cancel()
+    early, _ = await asyncio.wait([connecting], timeout=0.05)
+    go_on.set()
+    async with asyncio.timeout(30):
+        with contextlib.suppress(asyncio.CancelledError):
+            await connecting
+        await ended.wait()
+
+    server.close()
+    assert early == set()
+    assert connecting.cancelled()
+    assert [one.name for one in threading.enumerate() if "paho" in one.name] == []
 
 
 async def test_a_missing_certificate_file_is_a_fault_to_mend() -> None:

@@ -65,7 +65,7 @@ class Uplink:
             await asyncio.sleep(0)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not condition():  # noqa: ASYNC110 - the fake sets no event
                 await asyncio.sleep(0)
 

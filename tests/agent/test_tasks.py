@@ -11,7 +11,7 @@ from gridtokenx_agent.tasks import Supervisor
 
 
 async def until(condition: object) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # type: ignore[operator]  # noqa: ASYNC110 - no event to wait for
             await asyncio.sleep(0)
 
@@ -72,7 +72,7 @@ async def test_a_buffer_that_cannot_be_used_ends_the_agent_with_its_reason() -> 
     supervisor.start("bus", job)
 
     with pytest.raises(StoreError, match="the buffer is broken"):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await supervisor.failure()
     await supervisor.stop_all()
 
@@ -134,7 +134,7 @@ async def test_a_job_that_swallows_its_end_is_not_started_again() -> None:
 
     supervisor.start("bus", deaf)
     await until(lambda: began == 1)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await supervisor.stop_all()
 
     assert began == 1

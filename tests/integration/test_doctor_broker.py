@@ -80,7 +80,7 @@ def tls_broker(folder: Path) -> Iterator[int]:
         yield number
     finally:
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=60)
 
 
 def test_tls_is_judged_with_the_dates_of_its_certificate(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ interval_s = {interval_s}
     def metrics(self) -> str:
         try:
             url = f"http://127.0.0.1:{self.metrics_port}/metrics"
-            with urllib.request.urlopen(url, timeout=5) as page:
+            with urllib.request.urlopen(url, timeout=30) as page:
                 text: str = page.read().decode()
         except OSError:
             return ""
@@ -126,7 +126,7 @@ interval_s = {interval_s}
         lines = self.metrics().splitlines()
         return "".join(line for line in lines if "readings_total{" in line and "slot" in line)
 
-    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 30) -> None:
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 60) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, self.log.read_text()
@@ -156,7 +156,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         site = Site(tmp_path, port, signer.gateway_id)
         yield site
         site.meter.terminate()
-        site.meter.communicate(timeout=10)
+        site.meter.communicate(timeout=60)
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def agent(site: Site) -> Iterator[subprocess.Popen[bytes]]:
     running = site.start()
     yield running
     running.kill()
-    running.wait(timeout=10)
+    running.wait(timeout=60)
 
 
 def test_the_cloud_reads_now_scans_and_asks_for_the_status(
@@ -183,8 +183,8 @@ def test_the_cloud_reads_now_scans_and_asks_for_the_status(
     assert scan["outcome"] == "done"
     assert status["result"]["buffer"]["meters"][0]["state"] == "ok"
     assert elsewhere["outcome"] == "refused"
-    actions = [action for action, _ in site.audit() if action != "gateway.add"]
-    assert actions == ["gateway.command", "gateway.reply"] * 4
+    actions = [action for action, _ in site.audit() if action != "gateway_enrolled"]
+    assert actions == ["command_sent", "command_answered"] * 4
 
 
 def test_a_new_configuration_holds_and_a_dead_one_is_taken_back(
@@ -211,7 +211,7 @@ def test_the_service_manager_hears_of_the_start_and_then_of_progress(site: Site)
     address = site.folder / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(address))
-        manager.settimeout(30)
+        manager.settimeout(60)
         agent = subprocess.Popen(
             [*AGENT, "run", "--config", str(site.config)],
             env={**os.environ, "NOTIFY_SOCKET": str(address)},
@@ -220,7 +220,7 @@ def test_the_service_manager_hears_of_the_start_and_then_of_progress(site: Site)
         heard = [manager.recv(100) for _ in range(2)]
         agent.terminate()
 
-    assert agent.wait(timeout=15) == 0
+    assert agent.wait(timeout=60) == 0
     assert heard == [b"READY=1", b"WATCHDOG=1"]
 
 
@@ -251,13 +251,13 @@ def test_kill_9_during_a_change_leaves_the_old_configuration(
     time.sleep(0.3)
 
     agent.kill()
-    agent.wait(timeout=10)
+    agent.wait(timeout=60)
     left = site.config.read_bytes()
     again = site.start()
     said, _ = asking.communicate(timeout=60)
 
     again.terminate()
-    assert again.wait(timeout=15) == 0
+    assert again.wait(timeout=60) == 0
     assert left == before == site.config.read_bytes()
     answer = json.loads(said)
     assert answer["outcome"] == "failed"
@@ -298,7 +298,7 @@ def test_a_gateway_that_is_away_gives_no_answer_and_that_is_audited(site: Site) 
 
 def test_the_health_page_and_an_unknown_one(site: Site, agent: subprocess.Popen[bytes]) -> None:
     base = f"http://127.0.0.1:{site.metrics_port}"
-    with urllib.request.urlopen(f"{base}/healthz", timeout=5) as page:
+    with urllib.request.urlopen(f"{base}/healthz", timeout=30) as page:
         said = page.read()
     with pytest.raises(OSError, match="404"):
         urllib.request.urlopen(f"{base}/{secrets.token_hex(4)}", timeout=5)

@@ -31,7 +31,7 @@ def test_ctrl_c_prints_what_was_found_so_far() -> None:
         while "192.0.2.1" not in process.stderr.readline():
             pass
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=60)
 
     said = json.loads(out)
     assert process.returncode == 0

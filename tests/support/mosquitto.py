@@ -54,7 +54,7 @@ def shipped_mosquitto(
         yield process
     finally:
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=30)
 
 
 def free_port() -> int:
@@ -64,7 +64,7 @@ def free_port() -> int:
         return port
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes], timeout_s: float = 20.0) -> None:
+def wait_for_port(port: int, process: subprocess.Popen[bytes], timeout_s: float = 60.0) -> None:
     """Return once *port* takes connections."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from gridtokenx_agent.adapters.mqtt import MqttAddress, tls_context
+from gridtokenx_agent.adapters.mqtt_session import to_its_end
 from gridtokenx_agent.counters import MeterState
 from gridtokenx_agent.home import AVAILABILITY, values_of
 from gridtokenx_agent.ports import NewRow
@@ -44,7 +46,7 @@ class HomeAssistant:
             await asyncio.get_running_loop().create_future()
         finally:
             self._client = None
-            await asyncio.to_thread(_close, client)
+            await to_its_end(partial(_close, client))
 
     def show(self, _state: MeterState, rows: Sequence[NewRow]) -> None:
         """Show the values of new records."""

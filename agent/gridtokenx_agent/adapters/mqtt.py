@@ -5,6 +5,7 @@ import logging
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from gridtokenx_agent.adapters.mqtt_session import (
     CONNECT_TIMEOUT_S,
     MqttSession,
     ProtocolRefusedError,
+    to_its_end,
 )
 from gridtokenx_agent.errors import BrokerDownError, BrokerRefusedError
 from gridtokenx_agent.ports import Will
@@ -95,7 +97,7 @@ class MqttLink:
         loop = asyncio.get_running_loop()
         session = MqttSession(client, will, self.name, loop, self._notify)
         try:
-            await asyncio.to_thread(self._dial, client)
+            await to_its_end(partial(self._dial, client))
             await session.welcomed()
             await session.subscribe(subscriptions)
         except BaseException:

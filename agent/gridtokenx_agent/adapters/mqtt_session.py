@@ -26,6 +26,22 @@ _CREDENTIALS = {"Not authorized", "Bad user name or password", "Bad authenticati
 _OLD_BROKER = "Unsupported protocol version"
 
 
+async def to_its_end(work: Callable[[], None]) -> None:
+    """Run *work* on a thread, and be cancelled only once it is done.
+
+    A cancelled `to_thread` leaves its thread at work: a connection that nobody closes any more,
+    or the end of one beside the beginning of the next.
+    """
+    job = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(job)
+    except asyncio.CancelledError:
+        await asyncio.wait([job])
+        if not job.cancelled():
+            job.exception()  # how it ended is of no interest any more
+        raise
+
+
 class ProtocolRefusedError(BrokerDownError):
     """The broker does not speak this version of MQTT, or hung up before it said anything."""
 
@@ -87,7 +103,7 @@ class MqttSession:
 
     async def close(self) -> None:
         """See `BrokerSession.close`."""
-        await asyncio.to_thread(self._close)
+        await to_its_end(self._close)
 
     async def welcomed(self) -> None:
         """Wait for the broker's CONNACK.
