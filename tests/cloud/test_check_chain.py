@@ -6,17 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from gridtokenx_cloud.adapters.localnet import Localnet
 from gridtokenx_cloud.adapters.localnet.faults import Faults
-from gridtokenx_cloud.adapters.localnet.rpc import answer
 from gridtokenx_cloud.adapters.solana_rpc.checks import Check, Wanted
 from gridtokenx_cloud.adapters.solana_rpc.preflight import preflight
-from gridtokenx_cloud.adapters.solana_rpc.rpc import FailoverRpc, RpcRefusedError, refusal
+from gridtokenx_cloud.adapters.solana_rpc.rpc import FailoverRpc, RpcRefusedError
 from gridtokenx_cloud.adapters.solana_rpc.transactions import TOKEN, TOKEN_2022
 from gridtokenx_cloud.adapters.store.books import read_books
 from gridtokenx_cloud.errors import RpcUnavailableError
 from gridtokenx_cloud.ports.upkeep import Books
-from tests.support.mint_world import World, minter, new_world, wallet
+from tests.support.mint_world import InProcessRpc, World, minter, new_world, wallet
 
 BOOKS = Books(
     minted_base_units=0,
@@ -26,24 +24,6 @@ BOOKS = Books(
     day_transactions=0,
     tables=(),
 )
-
-
-class OtherNode:
-    """A second node of the world's cluster, wrong in its own way."""
-
-    def __init__(self, chain: Localnet, faults: Faults, *, dead: bool = False) -> None:
-        self.chain = chain
-        self.faults = faults
-        self.dead = dead
-
-    async def call(self, method: str, *params: object) -> object:
-        if self.dead:
-            raise RpcUnavailableError("no route")
-        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}
-        reply = answer(self.chain, request, self.faults)
-        if "error" in reply:
-            raise refusal(method, reply["error"]["code"], reply["error"]["message"])
-        return reply["result"]
 
 
 def wanted(world: World) -> Wanted:
@@ -136,7 +116,14 @@ async def test_one_bad_node_of_several_is_found_and_numbered(name: str) -> None:
     world = await new_world()
     await world.sleep(160)
     faults, dead = WRONG_NODES[name]
-    rpc = FailoverRpc([world.rpc, OtherNode(world.chain, faults, dead=dead)], world.sleep)
+
+    def up(_method: str) -> None:
+        return
+
+    def down(_method: str) -> None:
+        raise RpcUnavailableError("no route")
+
+    rpc = FailoverRpc([world.rpc, InProcessRpc(world.chain, down if dead else up, faults=faults)])
 
     checks = await preflight(rpc, wanted(world))
 

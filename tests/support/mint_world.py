@@ -17,6 +17,7 @@ from solders.pubkey import Pubkey
 from gridtokenx_cloud.adapters.keystore import LocalSigner, PolicySigner, SignerPolicy
 from gridtokenx_cloud.adapters.localnet import Localnet
 from gridtokenx_cloud.adapters.localnet.errors import CutConnectionError
+from gridtokenx_cloud.adapters.localnet.faults import Faults
 from gridtokenx_cloud.adapters.localnet.rpc import answer
 from gridtokenx_cloud.adapters.solana_rpc.chain import SolanaMintChain
 from gridtokenx_cloud.adapters.solana_rpc.history import SolanaHistory
@@ -71,16 +72,18 @@ class InProcessRpc:
     chain: Localnet
     tap: Callable[[str], None] = lambda _method: None
     calls: list[str] = field(default_factory=list)
+    faults: Faults | None = None
+    """Of a node of its own; None = the chain's."""
 
     async def call(self, method: str, *params: Any) -> Any:
         self.tap(method)
         self.calls.append(method)
         await asyncio.sleep(0)
-        if self.chain.faults.too_many_requests():
+        if (self.faults or self.chain.faults).too_many_requests():
             raise RpcBusyError(f"{method}: HTTP 429", 1.0)
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}
         try:
-            reply = answer(self.chain, request)
+            reply = answer(self.chain, request, self.faults)
         except CutConnectionError as exc:
             raise RpcUnavailableError("connection cut") from exc
         if "error" in reply:
