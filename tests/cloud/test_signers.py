@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
-from solana_keychain import MemorySigner
+from solana_keychain import MemorySigner, SignerError, SignerErrorCode
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 from solders.signature import Signature
@@ -154,6 +154,42 @@ async def test_what_vault_answers_says_whether_waiting_helps(
 
     assert "\n" not in str(caught.value)
     assert TOKEN not in str(caught.value)
+
+
+class PermissionDenied(Exception):  # noqa: N818 - named as Google's library names it
+    """What one cloud's library raises."""
+
+
+class ClientError(Exception):
+    """What the other's raises, its own code inside."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__("a text with the caller's identity")
+        self.response = {"Error": {"Code": code, "Message": "a text"}}
+
+
+@pytest.mark.parametrize(
+    ("cause", "error", "named"),
+    [
+        (PermissionDenied("a text"), SigningKeyError, "PermissionDenied"),
+        (ClientError("AccessDeniedException"), SigningKeyError, "AccessDeniedException"),
+        (ClientError("ThrottlingException"), SignerUnavailableError, "ThrottlingException"),
+        (OSError("a text"), SignerUnavailableError, "OSError"),
+    ],
+)
+async def test_what_a_cloud_calls_it_is_shown_without_its_text(
+    cause: Exception, error: type[CloudError], named: str
+) -> None:
+    async def use(_message: bytes) -> bytes:
+        try:
+            raise cause
+        except type(cause):
+            raise SignerError(SignerErrorCode.REMOTE_API_ERROR, f"it says: {cause}") from None
+
+    with pytest.raises(error, match=named) as caught:
+        await KeychainSigner("cloud key", ADDRESS, use, 30.0).sign(b"message")
+
+    assert "a text" not in rendered(caught.value).rpartition("Error: ")[2]
 
 
 async def test_a_vault_that_answers_nobody_is_given_up_in_time(tmp_path: Path) -> None:

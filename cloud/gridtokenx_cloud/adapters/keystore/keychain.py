@@ -29,6 +29,20 @@ _WAITING_HELPS = {
 _PASSING_STATUSES = {408, 412, 425, 429, 472, 473}
 """Timeouts, throttling, and Vault's standby nodes; every 5xx too, such as 503 while sealed."""
 
+_NEVER_PASSES = {
+    "AccessDeniedException",
+    "DisabledException",
+    "InvalidKeyUsageException",
+    "KMSInvalidStateException",
+    "NoCredentialsError",
+    "NotFound",
+    "NotFoundException",
+    "PermissionDenied",
+    "Unauthenticated",
+    "UnrecognizedClientException",
+}
+"""What the clouds' own libraries call a matter for an operator."""
+
 
 class KeychainSigner:
     """`KeySigner` over a service, by way of solana-keychain.
@@ -64,15 +78,26 @@ class KeychainSigner:
 
     def _fault(self, error: SignerError) -> CloudError:
         status = f", HTTP {error.status_code}" if error.status_code else ""
-        what = f"{self._name} did not sign for {self.address}: {error}{status}"
+        cause = f", {name}" if (name := _cause(error)) else ""
+        what = f"{self._name} did not sign for {self.address}: {error}{status}{cause}"
         if _may_pass(error):
             return SignerUnavailableError(what)
         return SigningKeyError(f"{what}; check its key, its token and what it allows")
 
 
+def _cause(error: SignerError) -> str | None:
+    """Return what the vendor's library calls it; its text may hold what nobody should read."""
+    answer = getattr(error.__context__, "response", None)
+    if isinstance(answer, dict):
+        return str(answer.get("Error", {}).get("Code"))
+    return type(error.__context__).__name__ if error.__context__ else None
+
+
 def _may_pass(error: SignerError) -> bool:
     if error.code is not SignerErrorCode.REMOTE_API_ERROR:
         return error.code in _WAITING_HELPS
+    if _cause(error) in _NEVER_PASSES:
+        return False
     status = error.status_code
     return status is None or status >= 500 or status in _PASSING_STATUSES
 
