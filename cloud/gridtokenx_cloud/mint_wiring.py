@@ -52,6 +52,7 @@ class ConnectedMinter:
     history: SolanaHistory
     conversion: Conversion
     janitor: Janitor
+    journal: SqlKeyJournal
 
 
 def conversion_of(settings: Settings) -> Conversion:
@@ -172,7 +173,7 @@ async def connected_minter(
                     settings.blockchain.payer_low_transactions,
                 ),
             )
-            yield ConnectedMinter(service, audit_store, history, fixed.conversion, janitor)
+            yield ConnectedMinter(service, audit_store, history, fixed.conversion, janitor, journal)
 
 
 def token_of(settings: Settings, keys: Keys) -> Token:

@@ -110,6 +110,20 @@ def test_a_password_stands_in_a_file_and_nowhere_else() -> None:
     assert "correct horse" not in str(caught.value)
 
 
+def test_a_sealed_key_without_its_password_is_a_fault_of_the_configuration() -> None:
+    environ = {
+        "GTX_CLOUD_ENVIRONMENT": "development",
+        "BLOCKCHAIN_MINT_AUTHORITY_KEY": "enc:/etc/k",
+        "BLOCKCHAIN_FEE_PAYER_KEY": "file:/etc/p",
+    }
+
+    with pytest.raises(ConfigError) as caught:
+        load_settings(environ=environ, roles="settle")
+
+    [said] = [text for text in caught.value.faults if "KEY_PASSWORD" in text]
+    assert "BLOCKCHAIN_MINT_AUTHORITY_KEY is sealed" in said
+
+
 def test_where_a_key_is_may_be_shown() -> None:
     shown = non_default_values(settings(f"{VAULT}&token=file:/run/token"))
 

@@ -45,8 +45,7 @@ class SettleRole:
         self._connect = connect
         self._relay = relay
         self._audit_interval_s = audit_interval_s
-        self._minting = False
-        self._janitor: Janitor | None = None
+        self._minter: ConnectedMinter | None = None
 
     def run(self, stop: StopSignal) -> None:
         """See `Role.run`."""
@@ -54,12 +53,13 @@ class SettleRole:
 
     def trouble(self) -> str | None:
         """See `Role.trouble`."""
-        return None if self._minting else "the chain has not been checked yet; see the log"
+        return None if self._minter else "the chain has not been checked yet; see the log"
 
     def figures(self) -> Iterator[Figure]:
         """Yield what this role knows beside the store."""
-        if self._janitor is not None:
-            yield from self._janitor.figures()
+        if (minter := self._minter) is not None:
+            yield from minter.janitor.figures()
+            yield from minter.journal.figures()
 
     async def _work(self, stop: StopSignal) -> None:
         stopping, credited = asyncio.Event(), asyncio.Event()
@@ -67,7 +67,7 @@ class SettleRole:
         async with self._connect() as minter:
             self._relay.wake_minting = _from_any_thread(credited.set)
             minter.service.on_final = lambda: self._relay.committed(credited=False)
-            self._minting, self._janitor = True, minter.janitor
+            self._minter = minter
             try:
                 await _first(
                     minter.service.run(stopping, credited),
@@ -76,7 +76,7 @@ class SettleRole:
                     self._look_for_passes(minter.service),
                 )
             finally:
-                self._minting, self._janitor = False, None
+                self._minter = None
                 self._relay.wake_minting = self._relay.look_for_pass = None
 
     async def _look_for_passes(self, service: MeterPollingService) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from gridtokenx_cloud.ports.keys import SealedKeyFile
 from gridtokenx_cloud.settings.blockchain import U64_MAX, BlockchainSettings
 from gridtokenx_cloud.settings.cloud import CloudSettings
 from gridtokenx_cloud.settings.fault import Fault, fault
@@ -27,6 +28,7 @@ def cross_faults(groups: Groups) -> Iterator[Fault]:
     yield from _amounts(groups.tokenization, groups.blockchain)
     yield from _retries(groups.tokenization)
     yield from _chain(groups.blockchain)
+    yield from _sealed(groups.blockchain)
     yield from _broker(groups.cloud)
     yield from _missing(groups)
     if groups.cloud.environment == "production":
@@ -101,6 +103,18 @@ def _chain(chain: BlockchainSettings) -> Iterator[Fault]:
             f"BLOCKCHAIN_FEE_PAYER_KEY is {chain.fee_payer_key}, the mint authority's key; the "
             "key that may mint must hold no SOL, so make a second one",
         )
+
+
+def _sealed(chain: BlockchainSettings) -> Iterator[Fault]:
+    for field in sorted(chain.SIGNING_KEYS):
+        if isinstance(getattr(chain, field), SealedKeyFile) and chain.key_password is None:
+            name, password = chain.env_name(field), chain.env_name("key_password")
+            yield fault(
+                "MissingVariable",
+                (name, password),
+                f"{password} is not set, and {name} is sealed; set it to file:PATH or"
+                " credential:NAME of the password",
+            )
 
 
 def _broker(cloud: CloudSettings) -> Iterator[Fault]:

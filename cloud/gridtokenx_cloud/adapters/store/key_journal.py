@@ -1,10 +1,11 @@
 """What signing keys did and refused: on record in the audit log, and counted for the daily cap."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from gridtokenx_cloud.adapters.store.database import Database
 from gridtokenx_cloud.adapters.store.outbox import append_audit
+from gridtokenx_cloud.metrics import Figure
 from gridtokenx_cloud.ports.common import Clock
 
 _ACTOR = "settle"
@@ -12,11 +13,17 @@ _log = logging.getLogger(__name__)
 
 
 class SqlKeyJournal:
-    """Each method is one commit or one read."""
+    """Each method is one commit or one read; it also counts what was refused."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._refusals = 0
+
+    def figures(self) -> Iterator[Figure]:
+        """Yield what it counted since the process began."""
+        meaning = "Transactions that a signer's policy refused"
+        yield Figure("signer_refusals_total", meaning, self._refusals)
 
     def key_loaded(self, role: str, address: str, kind: str) -> None:
         """Write down which key serves in a role from now on."""
@@ -31,6 +38,7 @@ class SqlKeyJournal:
         last: list[str] = []
 
         def refuse(reason: str) -> None:
+            self._refusals += 1
             if last != [reason]:
                 last[:] = [reason]
                 _log.error("signer_refused", extra={"address": address, "reason": reason})
