@@ -90,19 +90,22 @@ class BusLoop:
         return min([*due, now.mono_ms + LONGEST_WAIT_MS])
 
     def _plans(self, now_ms: int) -> list[Plan]:
-        """Return what each meter waits for; a dead one also for a gap between the others."""
-        dead = [meter.unit.state is UnitState.DOWN for meter in self._meters]
-        live = [meter.plan for meter, gone in zip(self._meters, dead, strict=True) if not gone]
+        """Return what each meter waits for; one that failed also for a gap between the others."""
+        well = [meter.unit.state is UnitState.OK for meter in self._meters]
+        live = [meter.plan for meter, is_well in zip(self._meters, well, strict=True) if is_well]
         live_ms = min((_next_ms(plan) for plan in live), default=now_ms + LONGEST_WAIT_MS)
         return [
-            self._gated(meter.plan, now_ms, live_ms) if gone else meter.plan
-            for meter, gone in zip(self._meters, dead, strict=True)
+            meter.plan if is_well else self._gated(meter, now_ms, live_ms)
+            for meter, is_well in zip(self._meters, well, strict=True)
         ]
 
-    def _gated(self, plan: Plan, now_ms: int, live_ms: int) -> Plan:
-        open_ms = max(plan.not_before_ms, self._probe_from_ms)
+    def _gated(self, meter: Meter, now_ms: int, live_ms: int) -> Plan:
+        # The dead share a tenth of the bus; one that failed once is asked again when it is due.
+        dead = meter.unit.state is UnitState.DOWN
+        from_ms = self._probe_from_ms if dead else _next_ms(meter.plan)
+        open_ms = max(meter.plan.not_before_ms, from_ms)
         gate_ms = probe_at_ms(open_ms, now_ms, live_ms, self._probe_cost_ms)
-        return replace(plan, not_before_ms=gate_ms)
+        return replace(meter.plan, not_before_ms=gate_ms)
 
     async def _slot(self, meter: Meter) -> None:
         identity = meter.check_identity or meter.plan.interval_s >= 60
@@ -137,8 +140,8 @@ class BusLoop:
         pause = pause_ms(meter.unit.failures)
         meter.plan = replace(meter.plan, not_before_ms=now.mono_ms + pause)
         self._log_failure(meter, exc)
+        self._probe_cost_ms = now.mono_ms - started.mono_ms
         if meter.unit.state is UnitState.DOWN:
-            self._probe_cost_ms = now.mono_ms - started.mono_ms
             self._probe_from_ms = now.mono_ms + probe_gap_ms(self._probe_cost_ms)
             if was is not UnitState.DOWN:
                 await meter.recorder.event("MeterDown", str(exc), now, unit=UnitState.DOWN)

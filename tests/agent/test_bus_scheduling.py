@@ -130,6 +130,31 @@ def test_a_dead_meter_costs_the_live_ones_no_slot_and_no_half_second(dies_after_
     assert max(bus.worst_gaps_ms(since_ms).values()) <= 5500
 
 
+@pytest.mark.parametrize(("dead", "dies_after_s"), [(1, 25.05), (4, 24.6), (8, 22)])
+def test_a_meter_that_dies_costs_the_live_ones_no_slot_before_its_quarantine_either(
+    dead: int, dies_after_s: float
+) -> None:
+    async def live() -> tuple[Bus, int, int]:
+        bus = Bus()
+        async with bus.running():
+            await asyncio.sleep(dies_after_s)
+            since_ms = bus.clock.now().mono_ms
+            bus.kill(dead)
+            await until(lambda: bus.meters[dead].unit.state is UnitState.DOWN)
+            await asyncio.sleep(60)
+            return bus, since_ms, bus.clock.now().mono_ms
+
+    bus, since_ms, until_ms = run_in_virtual_time(live())
+
+    edges = (until_ms - since_ms) // (INTERVAL_S * 1000)
+    polls = {name: times for name, times in bus.polls_ms().items() if name != f"M{dead}"}
+    assert len(polls) == 7
+    for times in polls.values():
+        assert sum(time_ms > since_ms for time_ms in times) >= edges
+    # The first request without an answer holds up those behind it: nobody knew yet.
+    assert max(gap for name, gap in bus.worst_gaps_ms(since_ms).items() if name in polls) <= 6000
+
+
 def test_before_it_is_quarantined_a_dead_meter_costs_a_live_one_at_most_a_slot() -> None:
     async def live() -> Bus:
         bus = Bus()
