@@ -110,15 +110,19 @@ class IngestService:
             return self._buckets.take(sender, lines, self._clock.now_ms())
 
     def process(self, messages: Sequence[Message]) -> Outcome:
-        """Store what the messages carry in one commit and return the receipts.
+        """Verify and store what the messages carry; see `settle`."""
+        return self.settle([line for message in messages for line in self.open(message)])
+
+    def settle(self, lines: Sequence[OpenedLine]) -> Outcome:
+        """Store verified lines in one commit and return the receipts.
 
         A line that the store or this program cannot take is set aside alone; the others of its
         batch are stored.
 
         Raises:
-            TransientError: Nothing is stored; give the same messages again.
+            TransientError: Nothing is stored; give the same lines again.
         """
-        lines = [line for message in messages for line in self._open(message)]
+        lines = [self._under_former_key(line) for line in lines]
         try:
             taken = [self._commit(lines)]
         except TransientError:
@@ -131,7 +135,8 @@ class IngestService:
             self._tell(intake, outcome)
         return outcome
 
-    def _open(self, message: Message) -> list[OpenedLine]:
+    def open(self, message: Message) -> list[OpenedLine]:
+        """Verify each line of a message; what is none becomes a fault."""
         try:
             gateway_id, channel = parse_topic(message.topic)
         except BadTopicError as exc:
@@ -146,16 +151,22 @@ class IngestService:
         return [self._open_line(gateway_id, line) for line in lines]
 
     def _open_line(self, gateway_id: str, line: bytes) -> OpenedLine:
-        key = base58.decode_key(gateway_id)
-        found = open_line(line, gateway_id, key, self._verifier)
-        if isinstance(found, Fault) and found.code == "BadSignature":
-            # What a gateway had not sent when its key was replaced is signed with the former one.
-            for former in self._former_keys(gateway_id):
-                former_key = base58.decode_key(former)
-                again = open_line(line, gateway_id, former_key, self._verifier)
-                if not isinstance(again, Fault):
-                    return OpenedLine(gateway_id, line, again, signed_by=former)
+        found = open_line(line, gateway_id, base58.decode_key(gateway_id), self._verifier)
         return OpenedLine(gateway_id, line, found)
+
+    def _under_former_key(self, opened: OpenedLine) -> OpenedLine:
+        """Look again at a line whose signature failed.
+
+        What a gateway had not sent when its key was replaced is signed with the former one.
+        """
+        gateway_id, line = opened.gateway_id, opened.line
+        if not (isinstance(opened.found, Fault) and opened.found.code == "BadSignature"):
+            return opened
+        for former in self._former_keys(gateway_id):
+            again = open_line(line, gateway_id, base58.decode_key(former), self._verifier)
+            if not isinstance(again, Fault):
+                return OpenedLine(gateway_id, line, again, signed_by=former)
+        return opened
 
     def _commit(self, lines: Sequence[OpenedLine]) -> Intake:
         with self._store.transaction() as unit:

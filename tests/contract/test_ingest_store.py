@@ -106,7 +106,7 @@ def test_what_one_unit_saves_the_next_one_loads(own: Cloud) -> None:
     assert span is not None
     assert (span.baseline_wh, span.credited_through_wh) == (1_000, 1_400)
     assert (span.first.seq, span.newest.seq) == (96, 97)
-    assert span.newest.reading_id == max(given)
+    assert span.newest.reading_id == last_id
 
 
 def test_a_row_the_store_never_takes_leaves_nothing_of_its_batch(own: Cloud) -> None:

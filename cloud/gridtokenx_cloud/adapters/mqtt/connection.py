@@ -1,13 +1,16 @@
 """One connection to the broker; the one module that knows paho.
 
 Each connection is a paho client of its own: an acknowledgement or a receipt meant for a lost
-connection ends there, and can never meet a packet id of the next one.
+connection ends there, and can never meet a packet id of the next one. One thread calls everything
+here, and paho calls back in that thread.
 """
 
-import threading
+import select
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from socket import socket
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,12 +20,15 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from gridtokenx_cloud.adapters.mqtt.buffered_socket import BufferedSocket
 from gridtokenx_cloud.ingest import Message
 from gridtokenx_wire.topics import INGEST_FILTER, Channel, topic
 
-_RECEIVE_MAXIMUM = 500
+_RECEIVE_MAXIMUM = 1_000
+"""Twice a commit's: while one batch is stored the next one is verified."""
 _KEEPALIVE_S = 30
 _LAST_RECEIPT_S = 2.0
+_LOOK_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,16 @@ class Delivery:
     message: Message
 
 
+class _Client(mqtt.Client):
+    """A paho client over a `BufferedSocket`."""
+
+    buffered: BufferedSocket | None = None
+
+    def _create_socket(self) -> Any:
+        self.buffered = BufferedSocket(super()._create_socket())  # type: ignore[arg-type]
+        return self.buffered
+
+
 class Connection:
     """One connection to the broker, from connect to the end; never used again."""
 
@@ -57,16 +73,17 @@ class Connection:
         report: Callable[[str | None], None],
     ) -> None:
         self.ready = False
+        self.ended = False
         self.took_messages = False
         self._broker = broker
         self._deliver = deliver
         self._report = report
-        self._ended = threading.Event()
+        self._leaving = False
         self._last_receipt: mqtt.MQTTMessageInfo | None = None
-        self._client: mqtt.Client
+        self._client: _Client
 
-    def _new_client(self) -> mqtt.Client:
-        client = mqtt.Client(
+    def _new_client(self) -> _Client:
+        client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id="",
             protocol=mqtt.MQTTv5,
@@ -82,10 +99,12 @@ class Connection:
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
         client.on_disconnect = self._on_disconnect
+        # With this set paho leaves writing to whoever runs the loop: to `step`.
+        client.on_socket_register_write = lambda *_: None
         return client
 
-    def run(self) -> bool:
-        """Connect and return at the connection's end; True when it ever took messages."""
+    def open(self) -> bool:
+        """Connect; False when that failed, and is reported."""
         parts = urlsplit(self._broker.url)
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.ReceiveMaximum = _RECEIVE_MAXIMUM
@@ -103,12 +122,45 @@ class Connection:
             )
         except OSError as exc:
             self._report(f"cannot connect: {exc}")
+            self.ended = True
+        return not self.ended
+
+    def step(self, timeout_s: float, wake: socket, *, reading: bool = True) -> bool:
+        """Send what waits, take what has come, and keep the connection alive.
+
+        Args:
+            timeout_s: How long to wait for something to do.
+            wake: Another socket that ends the wait.
+            reading: False = leave what comes to the network, which slows the broker down.
+
+        Returns:
+            Whether anything was taken from the network.
+        """
+        buffered = self._client.buffered
+        if self.ended or buffered is None:
             return False
-        self._client.loop_start()
-        self._ended.wait()
-        self._client.disconnect()
-        self._client.loop_stop()
-        return self.took_messages
+        self._send(buffered)
+        patience_ms = 0 if reading and buffered.pending() else round(timeout_s * 1000)
+        poller = select.poll()
+        poller.register(wake, select.POLLIN)
+        poller.register(buffered, _interest(buffered, reading=reading))
+        happened = dict(poller.poll(patience_ms)).get(buffered.fileno(), 0)
+        took = bool(happened & ~select.POLLOUT) or (reading and buffered.pending() > 0)
+        if took:
+            self._client.loop_read()
+            while buffered.pending() and not self.ended:
+                self._client.loop_read()
+        self._client.loop_misc()
+        return took
+
+    def _send(self, buffered: BufferedSocket) -> None:
+        if self._client.want_write():
+            self._client.loop_write()
+        try:
+            buffered.flush()
+        except OSError:
+            # The next read says so too, and then paho tells everybody.
+            return
 
     def acknowledge(self, packet_id: int, qos: int) -> bool:
         """Acknowledge a message of this connection; False when the connection is gone."""
@@ -125,25 +177,38 @@ class Connection:
         return True
 
     def unsubscribe(self) -> None:
-        """Ask for no more messages; what is on its way still comes."""
-        if self.ready:
+        """Ask for no more messages, once; what is on its way still comes."""
+        if self.ready and not self._leaving:
+            self._leaving = True
             self._client.unsubscribe(INGEST_FILTER)
 
-    def leave(self) -> None:
+    def leave(self, wake: socket) -> None:
         """Wait a little for the last receipt to arrive, and disconnect."""
-        if self.ready and self._last_receipt is not None:
-            self._last_receipt.wait_for_publish(_LAST_RECEIPT_S)
-        self._ended.set()
+        deadline_s = time.monotonic() + _LAST_RECEIPT_S
+        last = self._last_receipt
+        while last is not None and not self.ended and not last.is_published():
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                break
+            self.step(min(left_s, _LOOK_S), wake)
+        self.close()
 
-    # Callbacks run in paho's thread and only pass on what they got: an exception here would end
-    # that thread while the client still calls itself connected.
+    def close(self) -> None:
+        """Disconnect, if that is left to do."""
+        if not self.ended:
+            self._client.disconnect()
+            self._client.loop_write()
+        self.ended = True
+        self.ready = False
+
+    # Callbacks only pass on what they got: they run in the middle of paho's own work.
 
     def _on_connect(
         self, client: mqtt.Client, _data: Any, _flags: Any, code: ReasonCode, _properties: Any
     ) -> None:
         if code.is_failure:
             self._report(f"refused: {code}; check user name and password of the MQTT URL")
-            self._ended.set()
+            self.ended = True
             return
         client.subscribe(INGEST_FILTER, qos=1)
 
@@ -153,7 +218,7 @@ class Connection:
         refused = [code for code in codes if code.is_failure]
         if refused:
             self._report(f"no leave to subscribe to {INGEST_FILTER}: {refused[0]}; see the ACL")
-            self._ended.set()
+            self.ended = True
             return
         self.ready = self.took_messages = True
         self._report(None)
@@ -172,7 +237,12 @@ class Connection:
         if self.ready:
             self._report(f"connection lost: {code}")
         self.ready = False
-        self._ended.set()
+        self.ended = True
+
+
+def _interest(buffered: BufferedSocket, *, reading: bool) -> int:
+    """Return what to wait for; that the connection is lost is heard of in any case."""
+    return (select.POLLIN if reading else 0) | (select.POLLOUT if buffered.unsent else 0)
 
 
 def _text(path: Path | None) -> str | None:

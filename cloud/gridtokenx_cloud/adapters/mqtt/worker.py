@@ -3,22 +3,29 @@
 import logging
 import queue
 import random
+import socket
 import threading
+import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from gridtokenx_cloud.adapters.mqtt.connection import Broker, Connection, Delivery
 from gridtokenx_cloud.errors import TransientError
 from gridtokenx_cloud.ingest import IngestService, Outcome
+from gridtokenx_cloud.opened import OpenedLine
 
 MAX_BATCH_LINES = 500
-MAX_WAITING_MESSAGES = 1_000
+MAX_BATCH_WAIT_S = 0.05
+"""A batch that is not full goes to the store after this, or as soon as nothing more has come."""
+MAX_WAITING_MESSAGES = 2_000
 """Own bound: mosquitto 2.0.11 does not keep to the receive maximum."""
 MAX_PUT_OFF = 200
 """Messages of floods that wait here; more would take the others' place in the receive maximum."""
 
+_LINES_AT_ONCE = 50
+"""Verified before the network and the store are looked at again."""
 _POLL_S = 0.2
 _FIRST_STORE_DELAY_S = 0.1
 _LAST_STORE_DELAY_S = 5.0
@@ -45,11 +52,21 @@ class MqttCounters:
     """Messages of a flood, acknowledged and not stored: without a receipt they come again."""
 
 
+@dataclass(slots=True)
+class _Batch:
+    """What goes into one commit."""
+
+    deliveries: list[Delivery] = field(default_factory=list)
+    lines: list[OpenedLine] = field(default_factory=list)
+    began_s: float = 0.0
+
+
 class MqttIngest:
     """Feeds an `IngestService` from a shared subscription until it is stopped.
 
-    Two threads: one keeps a connection, one verifies and commits. A message is acknowledged after
-    the commit that holds it, its receipt follows.
+    Two threads: one talks to the broker and verifies, the other one commits; so the next batch is
+    verified while the database works on the last one. A message is acknowledged after the commit
+    that holds it, its receipt follows.
     """
 
     def __init__(
@@ -69,14 +86,21 @@ class MqttIngest:
         self._broker = Broker(url, username, password, ca_file, cert_file, key_file)
         self._service = service
         self._delays_s = (first_delay_s, last_delay_s)
-        self._inbox: queue.Queue[Delivery] = queue.Queue(MAX_WAITING_MESSAGES)
+        self._inbox: deque[Delivery] = deque()
         self._put_off: deque[Delivery] = deque()
+        self._batch = _Batch()
+        self._to_store: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
+        self._stored: queue.SimpleQueue[tuple[_Batch, Outcome | None]] = queue.SimpleQueue()
+        self._storing = 0
+        self._woken, self._waker = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
         self._stopping = threading.Event()
         self._connection: Connection | None = None
         self._trouble: str | None = None
         self._threads = (
             threading.Thread(target=self._stay_connected, name="ingest-mqtt", daemon=True),
-            threading.Thread(target=self._work, name="ingest-worker", daemon=True),
+            threading.Thread(target=self._store, name="ingest-store", daemon=True),
         )
 
     @property
@@ -92,8 +116,8 @@ class MqttIngest:
 
     @property
     def waiting(self) -> int:
-        """Messages taken from the broker and not yet committed."""
-        return self._inbox.qsize()
+        """Messages taken from the broker and not yet handed to the store."""
+        return len(self._inbox) + len(self._put_off) + len(self._batch.deliveries)
 
     def start(self) -> None:
         """Begin to connect and to take messages; returns at once."""
@@ -103,34 +127,64 @@ class MqttIngest:
     def stop(self, timeout_s: float = 20.0) -> None:
         """Take nothing new, finish and receipt what is here, and leave the broker."""
         self._stopping.set()
-        connection = self._connection
-        if connection is not None:
-            connection.unsubscribe()
-        network, worker = self._threads
-        worker.join(timeout_s)
-        if connection is not None:
-            connection.leave()
+        self._wake()
+        network, store = self._threads
         network.join(timeout_s)
+        self._to_store.put(None)
+        store.join(timeout_s)
+        if not (network.is_alive() or store.is_alive()):
+            self._woken.close()
+            self._waker.close()
+
+    # In the thread that talks to the broker.
 
     def _stay_connected(self) -> None:
         delay_s, last_delay_s = self._delays_s
         while not self._stopping.is_set():
-            connection = self._connection = Connection(self._broker, self._enqueue, self._report)
-            if connection.run():
+            connection = self._connection = Connection(self._broker, self._receive, self._report)
+            if connection.open():
+                self._serve(connection)
+            if connection.took_messages:
                 delay_s = self._delays_s[0]
             # Jitter: after an outage not every worker and gateway may come in the same second.
             self._stopping.wait(random.uniform(delay_s / 2, delay_s))  # noqa: S311 - no secret
             delay_s = min(delay_s * 2, last_delay_s)
 
-    def _enqueue(self, delivery: Delivery) -> None:
-        """Wait for room when the store is slower than the broker; TCP then slows the broker."""
-        while not self._stopping.is_set():
-            try:
-                self._inbox.put(delivery, timeout=_POLL_S)
-            except queue.Full:
-                continue
-            self.counters.messages += 1
+    def _serve(self, connection: Connection) -> None:
+        """Work on what comes until the connection ends, or everything is done at a stop."""
+        while not connection.ended:
+            reading = len(self._inbox) < MAX_WAITING_MESSAGES
+            took = connection.step(self._patience_s(), self._woken, reading=reading)
+            self._heed_wake()
+            self._answer()
+            self._verify()
+            self._hand_over(quiet=not took)
+            if self._stopping.is_set():
+                connection.unsubscribe()
+                if not (took or self._storing or self._inbox or self._batch.deliveries):
+                    connection.leave(self._woken)
+
+    def _patience_s(self) -> float:
+        """Return how long to wait for the network: not while there is something to do."""
+        if self._storing == 0:
+            return 0.0 if self._inbox or self._batch.deliveries else _POLL_S
+        return 0.0 if self._inbox and len(self._batch.lines) < MAX_BATCH_LINES else _POLL_S
+
+    def _wake(self) -> None:
+        try:
+            self._waker.send(b"\0")
+        except BlockingIOError:
+            return  # it is not awake yet from the last ones
+
+    def _heed_wake(self) -> None:
+        try:
+            self._woken.recv(4096)
+        except BlockingIOError:
             return
+
+    def _receive(self, delivery: Delivery) -> None:
+        self.counters.messages += 1
+        self._inbox.append(delivery)
 
     def _report(self, trouble: str | None) -> None:
         """Log once when the connection breaks, or breaks in another way, and once when it heals."""
@@ -141,31 +195,24 @@ class MqttIngest:
             _log.error("mqtt_down", extra={"broker": _shown(self._broker.url), "reason": trouble})
         self._trouble = trouble
 
-    def _work(self) -> None:
-        while (batch := self._collect()) is not None:
-            if batch:
-                self._settle(batch)
-
-    def _collect(self) -> list[Delivery] | None:
-        """Return what has arrived, up to the bound of one commit; None at the end."""
-        batch = self._take_put_off()
-        lines = sum(_line_count(delivery) for delivery in batch)
-        wait_s = 0.0 if batch else _POLL_S
+    def _verify(self) -> None:
+        """Check some lines of what has come, up to the bound of one commit."""
+        self._take_put_off()
+        enough = min(len(self._batch.lines) + _LINES_AT_ONCE, MAX_BATCH_LINES)
         # Bounded by what is looked at: a flood that is put off must not keep others uncommitted.
-        for _ in range(MAX_BATCH_LINES):
-            if lines >= MAX_BATCH_LINES:
+        for _ in range(min(len(self._inbox), MAX_BATCH_LINES)):
+            if len(self._batch.lines) >= enough:
                 break
-            try:
-                delivery = self._inbox.get(timeout=wait_s) if wait_s else self._inbox.get_nowait()
-            except queue.Empty:
-                if not batch and self._stopping.is_set():
-                    return None
-                break
-            wait_s = 0.0
+            delivery = self._inbox.popleft()
             if self._may_pass(delivery):
-                batch.append(delivery)
-                lines += _line_count(delivery)
-        return batch
+                self._take(delivery)
+
+    def _take(self, delivery: Delivery) -> None:
+        batch = self._batch
+        if not batch.deliveries:
+            batch.began_s = time.monotonic()
+        batch.deliveries.append(delivery)
+        batch.lines += self._service.open(delivery.message)
 
     def _may_pass(self, delivery: Delivery) -> bool:
         """Let a gateway above its rate wait behind the others, and a flood go without a receipt."""
@@ -179,42 +226,43 @@ class MqttIngest:
             delivery.connection.acknowledge(delivery.packet_id, delivery.qos)
         return False
 
-    def _take_put_off(self) -> list[Delivery]:
-        """Return what was put off and has room now, in order."""
-        batch: list[Delivery] = []
+    def _take_put_off(self) -> None:
+        """Take what was put off and has room now, in order."""
         for _ in range(len(self._put_off)):
+            if len(self._batch.lines) >= MAX_BATCH_LINES:
+                break
             delivery = self._put_off.popleft()
             if self._service.wait_ms(delivery.message):
                 self._put_off.append(delivery)
             else:
-                batch.append(delivery)
-        return batch
+                self._take(delivery)
 
-    def _settle(self, batch: list[Delivery]) -> None:
-        outcome = self._process(batch)
-        if outcome is None:
+    def _hand_over(self, *, quiet: bool) -> None:
+        """Give the batch to the store when that is free, and more of it would come too late."""
+        batch = self._batch
+        if not batch.deliveries or self._storing:
             return
-        self.counters.commits += 1
-        for delivery in batch:
-            if delivery.connection.acknowledge(delivery.packet_id, delivery.qos):
-                self.counters.acknowledged += 1
-            else:
-                self.counters.stale += 1
-        self._send_receipts(outcome.receipts)
+        full = len(batch.lines) >= MAX_BATCH_LINES
+        old = time.monotonic() - batch.began_s >= MAX_BATCH_WAIT_S
+        if full or old or (quiet and not self._inbox):
+            self._batch = _Batch()
+            self._storing += 1
+            self._to_store.put(batch)
 
-    def _process(self, batch: list[Delivery]) -> Outcome | None:
-        """Commit; while the store is down wait, with nothing acknowledged. None at the end."""
-        delay_s = _FIRST_STORE_DELAY_S
-        while True:
-            try:
-                return self._service.process([delivery.message for delivery in batch])
-            except TransientError as exc:
-                if delay_s == _FIRST_STORE_DELAY_S:
-                    _log.error("ingest_store_down", extra={"reason": str(exc)})
-                self.counters.store_retries += 1
-                if self._stopping.wait(delay_s):
-                    return None
-                delay_s = min(delay_s * 2, _LAST_STORE_DELAY_S)
+    def _answer(self) -> None:
+        """Acknowledge and receipt what is committed by now."""
+        while not self._stored.empty():
+            batch, outcome = self._stored.get()
+            self._storing -= 1
+            if outcome is None:
+                continue
+            self.counters.commits += 1
+            for delivery in batch.deliveries:
+                if delivery.connection.acknowledge(delivery.packet_id, delivery.qos):
+                    self.counters.acknowledged += 1
+                else:
+                    self.counters.stale += 1
+            self._send_receipts(outcome.receipts)
 
     def _send_receipts(self, receipts: list[tuple[str, bytes]]) -> None:
         connection = self._connection
@@ -224,9 +272,27 @@ class MqttIngest:
             else:
                 self.counters.receipts_unsent += 1
 
+    # In the thread that commits.
 
-def _line_count(delivery: Delivery) -> int:
-    return delivery.message.payload.count(b"\n") + 1
+    def _store(self) -> None:
+        while (batch := self._to_store.get()) is not None:
+            outcome = self._commit(batch)
+            self._stored.put((batch, outcome))
+            self._wake()
+
+    def _commit(self, batch: _Batch) -> Outcome | None:
+        """Commit; while the store is down wait, with nothing acknowledged. None at the end."""
+        delay_s = _FIRST_STORE_DELAY_S
+        while True:
+            try:
+                return self._service.settle(batch.lines)
+            except TransientError as exc:
+                if delay_s == _FIRST_STORE_DELAY_S:
+                    _log.error("ingest_store_down", extra={"reason": str(exc)})
+                self.counters.store_retries += 1
+                if self._stopping.wait(delay_s):
+                    return None
+                delay_s = min(delay_s * 2, _LAST_STORE_DELAY_S)
 
 
 def _shown(url: str) -> str:
