@@ -122,8 +122,8 @@ def test_a_ticket_dies_with_its_session(rows: StoreRows) -> None:
         ("", "viewer", None, "1 to 100 printable"),
         ("a\nb", "viewer", None, "1 to 100 printable"),
         ("x", "king", None, "choose one of owner"),
-        ("x", "owner", None, "belongs to an owner's token"),
-        ("x", "admin", "anna", "belongs to an owner's token"),
+        ("x", "owner", None, "name the user of an owner's token"),
+        ("x", "admin", "anna", "name the user of an owner's token"),
         ("anna's page", "viewer", None, "choose another"),
     ],
 )

@@ -244,6 +244,6 @@ def test_every_change_has_its_audit_entry(cloud: Cloud) -> None:
         run(cloud, "gateway", "revoke", "unknown")
 
     assert cloud.rows("SELECT action, subject FROM audit_log WHERE actor = 'cli:test'") == [
-        ("meter.accept-epoch", METER_ID),
-        ("gateway.revoke", GATEWAY.gateway_id),
+        ("epoch_accepted", METER_ID),
+        ("gateway_revoked", GATEWAY.gateway_id),
     ]

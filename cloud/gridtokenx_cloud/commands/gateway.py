@@ -12,6 +12,7 @@ from gridtokenx_cloud.adapters.store.registry import SqlRegistry
 from gridtokenx_cloud.adapters.verifier import verify
 from gridtokenx_cloud.commands.context import CommandContext
 from gridtokenx_cloud.commands.remote import command as gateway_command
+from gridtokenx_cloud.errors import NotFoundError
 from gridtokenx_cloud.events import rfc3339
 from gridtokenx_cloud.ports.admin import Enrolment
 from gridtokenx_cloud.registry import open_claim
@@ -142,6 +143,10 @@ def gateway_rotate(
 @click.pass_obj
 def gateway_password(context: CommandContext, gateway_id: str, as_json: bool) -> None:
     """Draw a new broker password for GATEWAY_ID; nothing of it is stored here."""
+    if all(row["gateway_id"] != gateway_id for row in _registry(context).gateways()):
+        raise NotFoundError(
+            f"Gateway {gateway_id} is not enrolled; `gtx-cloud gateway list` shows who is."
+        )
     _emit_access(context, {"gateway_id": gateway_id}, gateway_id, as_json)
 
 

@@ -14,6 +14,7 @@ from gridtokenx_cloud.adapters.solana_rpc.setup import read_token, rents_lamport
 from gridtokenx_cloud.adapters.store.mint_audit import SqlAuditStore
 from gridtokenx_cloud.adapters.store.mint_retry import SqlRetryQueue
 from gridtokenx_cloud.adapters.verifier import verify
+from gridtokenx_cloud.archive_wiring import archive_folder
 from gridtokenx_cloud.audit import AuditReport, run_audit
 from gridtokenx_cloud.batching import (
     compute_unit_limit,
@@ -88,20 +89,24 @@ def retry_list(context: CommandContext, parked: bool, as_json: bool) -> None:
 
 @retry.command("requeue")
 @click.argument("reading_ids", nargs=-1, required=True, type=click.INT)
+@json_option
 @click.pass_obj
-def retry_requeue(context: CommandContext, reading_ids: tuple[int, ...]) -> None:
+def retry_requeue(context: CommandContext, reading_ids: tuple[int, ...], as_json: bool) -> None:
     """Let the next pass try these readings again."""
     for reading_id in reading_ids:
         _queue(context).requeue(reading_id)
+    context.emit([{"reading_id": one, "status": "requeued"} for one in reading_ids], as_json)
 
 
 @retry.command("give-up")
 @click.argument("reading_ids", nargs=-1, required=True, type=click.INT)
+@json_option
 @click.pass_obj
-def retry_give_up(context: CommandContext, reading_ids: tuple[int, ...]) -> None:
+def retry_give_up(context: CommandContext, reading_ids: tuple[int, ...], as_json: bool) -> None:
     """Lay these readings aside; their credit is kept and can be requeued."""
     for reading_id in reading_ids:
         _queue(context).give_up(reading_id)
+    context.emit([{"reading_id": one, "status": "given up"} for one in reading_ids], as_json)
 
 
 @click.command("estimate-fee")
@@ -147,7 +152,8 @@ async def _estimate(settings: Settings, recipients: int, new_accounts: int) -> d
 @click.pass_obj
 def proof(context: CommandContext, reading_id: int) -> None:
     """Print the proof of one minted reading as JSON; anybody can check it with verify-proof."""
-    source = SqlAuditStore(context.database()).proof_source(reading_id)
+    archive = archive_folder(context.settings.cloud)
+    source = SqlAuditStore(context.database(), archive).proof_source(reading_id)
     click.echo(proof_to_json(make_proof(source)))
 
 

@@ -9,7 +9,7 @@ import pydantic
 
 from gridtokenx_cloud.errors import ConfigError, FixedSettingError, TransientError
 from gridtokenx_cloud.settings.fault import Fault, fault
-from gridtokenx_cloud.settings.load import Settings, bad_value
+from gridtokenx_cloud.settings.load import Settings, bad_value, first_errors
 from gridtokenx_cloud.settings.rules import Groups, cross_faults
 from gridtokenx_cloud.settings.tokenization import TokenizationConfig
 
@@ -44,7 +44,7 @@ def overridden(settings: Settings, overrides: Mapping[str, str]) -> Tokenization
     try:
         group = TokenizationConfig.model_validate(values)
     except pydantic.ValidationError as exc:
-        bad = {str(error["loc"][0]): error for error in exc.errors()}
+        bad = first_errors(exc)
         texts = {name: str(value) for name, value in values.items()}
         found = [bad_value(TokenizationConfig, name, texts, error) for name, error in bad.items()]
         raise ConfigError(tuple(map(str, found))) from exc

@@ -120,7 +120,9 @@ def require(value: T | None, name: str) -> T:
         ConfigError: `MissingVariable`.
     """
     if value is None or value == ():
-        raise ConfigError((f"MissingVariable: {name} is not set, and this needs it; set it",))
+        raise ConfigError(
+            (f"MissingVariable: {name} is not set, and this needs it; see docs/configuration.md",)
+        )
     return value
 
 
@@ -237,11 +239,19 @@ def _groups(texts: Mapping[str, str]) -> tuple[Groups, list[Fault]]:
         try:
             built[group_name] = group.model_validate(values)
         except pydantic.ValidationError as exc:
-            bad = {str(error["loc"][0]): error for error in exc.errors()}
+            bad = first_errors(exc)
             faults += [bad_value(group, field, values, error) for field, error in bad.items()]
             kept = {field: text for field, text in values.items() if field not in bad}
             built[group_name] = group.model_validate(kept)
     return Groups(**built), faults
+
+
+def first_errors(exc: pydantic.ValidationError) -> dict[str, Any]:
+    """Return field -> what was found wrong with it first; what follows from that is no news."""
+    bad: dict[str, Any] = {}
+    for error in exc.errors():
+        bad.setdefault(str(error["loc"][0]), error)
+    return bad
 
 
 def bad_value(group: type[Group], field: str, values: Mapping[str, str], error: Any) -> Fault:

@@ -239,7 +239,8 @@ def _check_token(label: str, role: str, user_id: str | None) -> None:
         raise ValidationError("InvalidRole", f"role {role!r}: choose one of {', '.join(ROLES)}")
     if (role == "owner") != (user_id is not None):
         raise ValidationError(
-            "InvalidRole", f"role {role}: a user belongs to an owner's token, and only to that"
+            "InvalidRole",
+            f"role {role}: name the user of an owner's token, and of that only, or another role",
         )
 
 

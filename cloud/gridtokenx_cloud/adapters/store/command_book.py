@@ -39,7 +39,7 @@ class SqlCommandBook:
                 tx,
                 at_ms=self._clock.now_ms(),
                 actor=self._actor,
-                action="gateway.command",
+                action="command_sent",
                 subject=gateway_id,
                 detail=detail,
             )
@@ -51,7 +51,7 @@ class SqlCommandBook:
                 tx,
                 at_ms=self._clock.now_ms(),
                 actor=self._actor,
-                action="gateway.reply",
+                action="command_answered",
                 subject=gateway_id,
                 detail={"nonce": nonce, "outcome": outcome, "detail": detail},
             )

@@ -56,7 +56,7 @@ class SqlEnrolment:
         """
         check_gateway(claim.gateway_id, wanted.name, is_signing_key)
         detail: dict[str, object] = {"user_id": wanted.user_id, "name": wanted.name}
-        with self._entry("gateway.accept", claim.gateway_id, detail) as (tx, at_ms):
+        with self._entry("gateway_enrolled", claim.gateway_id, detail) as (tx, at_ms):
             _must_have(tx, "SELECT 1 FROM users WHERE user_id = ?", wanted.user_id, "User")
             known = {
                 meter.meter_id: row["gateway_id"]
@@ -95,7 +95,7 @@ class SqlEnrolment:
             NotFoundError: No such gateway.
         """
         detail = {"successor_id": successor_id, "until_ms": until_ms}
-        with self._entry("gateway.rotate", gateway_id, detail) as (tx, at_ms):
+        with self._entry("gateway_rotated", gateway_id, detail) as (tx, at_ms):
             row = _must_be_active(tx, gateway_id)
             check_gateway(successor_id, row["name"], is_signing_key)
             check_key_overlap(at_ms, until_ms)
@@ -138,7 +138,7 @@ class SqlEnrolment:
             NotFoundError: No such meter or gateway.
         """
         detail = {"gateway_id": gateway_id, "from_ms": from_ms}
-        with self._entry("meter.move", meter_id, detail) as (tx, at_ms):
+        with self._entry("meter_moved", meter_id, detail) as (tx, at_ms):
             row = _must_know(tx, meter_id)
             _must_be_active(tx, gateway_id)
             former = _open_tenures(tx, meter_id, row["gateway_id"])
@@ -160,7 +160,7 @@ class SqlEnrolment:
             NotFoundError: No such meter or owner.
         """
         detail = {"user_id": user_id, "from_ms": from_ms}
-        with self._entry("meter.change-owner", meter_id, detail) as (tx, at_ms):
+        with self._entry("meter_owner_changed", meter_id, detail) as (tx, at_ms):
             row = _must_know(tx, meter_id)
             _must_have(tx, "SELECT 1 FROM users WHERE user_id = ?", user_id, "User")
             last = tx.execute(
@@ -182,7 +182,7 @@ class SqlEnrolment:
         """
         check_user(user_id, wallet, is_on_curve)
         detail: dict[str, object] = {"wallet": wallet}
-        with self._entry("user.wallet", user_id, detail) as (tx, _):
+        with self._entry("wallet_changed", user_id, detail) as (tx, _):
             row = tx.execute("SELECT wallet FROM users WHERE user_id = ?", (user_id,)).fetchone()
             if row is None:
                 raise NotFoundError(f"User {user_id} is not enrolled; add it first.")
@@ -197,7 +197,7 @@ class SqlEnrolment:
             NotFoundError: No such meter.
         """
         detail: dict[str, object] = {"rated_power_w": rated_power_w}
-        with self._entry("meter.rated-power", meter_id, detail) as (tx, _):
+        with self._entry("meter_rated_power_changed", meter_id, detail) as (tx, _):
             row = _must_know(tx, meter_id)
             check_meter(meter_id, rated_power_w, row["resolution_wh"])
             detail["before"] = row["rated_power_w"]

@@ -53,7 +53,7 @@ class SqlHeldReadings:
             held = _Held(tx, _find(tx, reading_id))
             verdict = release(held.reading, held.book.span, held.others)
             self._settle(tx, held, verdict)
-            self._audit(tx, "held.release", held, {"credit_wh": verdict.credit_wh})
+            self._audit(tx, "reading_released", held, {"credit_wh": verdict.credit_wh})
         return verdict.credit_wh
 
     def reject(self, reading_id: int, reason: str) -> None:
@@ -74,7 +74,7 @@ class SqlHeldReadings:
             )
             told = Fault(held.code, fault(held.code, reason).reason)
             self._tell(tx, held, failed_event(held.meter, reading_id, 0, "rejected", told))
-            self._audit(tx, "held.reject", held, {"reason": reason})
+            self._audit(tx, "reading_rejected", held, {"reason": reason})
 
     def accept_epoch(self, meter_id: str, epoch: str, rules: ReadingRules) -> int:
         """Confirm an epoch and judge what was held for it, in order of `seq`; return how many.
@@ -106,7 +106,7 @@ class SqlHeldReadings:
                 tx,
                 at_ms=self._clock.now_ms(),
                 actor=self._actor,
-                action="meter.accept-epoch",
+                action="epoch_accepted",
                 subject=meter_id,
                 detail={"epoch": epoch, "readings": len(rows)},
             )

@@ -30,7 +30,7 @@ class SqlRegistry:
             ValidationError: A value breaks a rule, or the id or the wallet is enrolled already.
         """
         check_user(user_id, wallet, is_on_curve)
-        with self._entry("user.add", user_id, {"wallet": wallet}) as (tx, at_ms):
+        with self._entry("user_registered", user_id, {"wallet": wallet}) as (tx, at_ms):
             tx.execute("INSERT INTO users VALUES (?, ?, ?)", (user_id, wallet, at_ms))
 
     def add_gateway(self, gateway_id: str, name: str) -> None:
@@ -40,7 +40,7 @@ class SqlRegistry:
             ValidationError: A value breaks a rule, or the gateway is enrolled already.
         """
         check_gateway(gateway_id, name, is_signing_key)
-        with self._entry("gateway.add", gateway_id, {"name": name}) as (tx, at_ms):
+        with self._entry("gateway_enrolled", gateway_id, {"name": name}) as (tx, at_ms):
             tx.execute("INSERT INTO gateways VALUES (?, ?, 'active', ?)", (gateway_id, name, at_ms))
 
     def revoke_gateway(self, gateway_id: str) -> None:
@@ -49,7 +49,7 @@ class SqlRegistry:
         Raises:
             NotFoundError: No such gateway.
         """
-        with self._entry("gateway.revoke", gateway_id, {}) as (tx, _):
+        with self._entry("gateway_revoked", gateway_id, {}) as (tx, _):
             changed = tx.execute(
                 "UPDATE gateways SET status = 'revoked' WHERE gateway_id = ?", (gateway_id,)
             )
@@ -80,7 +80,7 @@ class SqlRegistry:
             "resolution_wh": resolution_wh,
             "epoch_policy": epoch_policy,
         }
-        with self._entry("meter.add", meter_id, detail) as (tx, at_ms):
+        with self._entry("meter_registered", meter_id, detail) as (tx, at_ms):
             _must_exist(tx, "gateways", "gateway_id", gateway_id)
             _must_exist(tx, "users", "user_id", user_id)
             tx.execute(
