@@ -18,9 +18,11 @@ demo-clean: ## forget the demo's chain, ledger and keys
 	    { echo "demo-clean: a demo is running in $$place; stop it first" >&2; exit 1; }; \
 	done
 
-test: ## everything: fast, integration, end to end, kills, browser
+test: ## everything: fast, integration, end to end, kills, browser; and how much that reaches
 	@bash deploy/scripts/setup.sh test
-	pytest -m "not long" -n 4 --dist loadgroup
+	@mkdir -p var/coverage
+	pytest -m "not long" -n 4 --dist loadgroup --cov --cov-report=json:var/coverage/report.json
+	python deploy/scripts/coverage_gate.py var/coverage/report.json
 
 test-long: setup ## what takes minutes by itself: a whole week of ten meters
 	pytest -m long

@@ -43,3 +43,19 @@ def new_store(
     migrated(template).close()
     name = template.rpartition("/")[2]
     return lambda: open_database(server.new_database(template=name))
+
+
+_UNMEASURED_FOLDERS = {"agent", "demo"}
+_UNMEASURED_MARKS = ("chaos", "e2e")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Measure coverage only where it tells something: not where the cloud runs elsewhere.
+
+    Nor in the fault worlds, which go through the same lines a thousand times, each time slower.
+    """
+    for item in items:
+        folder = item.path.relative_to(item.config.rootpath / "tests").parts[0]
+        marks = any(item.get_closest_marker(mark) for mark in _UNMEASURED_MARKS)
+        if folder in _UNMEASURED_FOLDERS or marks:
+            item.add_marker("no_cover")
