@@ -175,7 +175,7 @@ def test_a_store_without_schema_names_the_command_that_makes_it(
     [
         ("wrong", "[1, 2, 3]", 0o600, "no Solana key"),
         ("open", "[1, 2, 3]", 0o644, "chmod 600"),
-        ("absent", None, 0o600, "can't be read"),
+        ("absent", None, 0o600, "cannot be read"),
     ],
 )
 @pytest.mark.parametrize(
