@@ -6,6 +6,7 @@ import pytest
 
 from gridtokenx_cloud.errors import ConfigError
 from gridtokenx_cloud.settings import GROUPS, load_settings, non_default_values, require
+from gridtokenx_cloud.settings.document import main as write_document
 from gridtokenx_cloud.settings.document import page, template
 from gridtokenx_cloud.settings.load import secret_values
 from gridtokenx_cloud.settings.rules import retry_delays_s
@@ -89,6 +90,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "ingest_lines_burst": 10000,
         "shutdown_timeout_secs": 30,
         "sample_retention_days": 30,
+        "archive_dir": None,
+        "archive_after_days": None,
         "log_level": "info",
         "log_format": "json",
     },
@@ -506,6 +509,17 @@ def test_the_template_with_everything_uncommented_sets_each_default(tmp_path: Pa
         assert getattr(settings, name).model_dump() == group
 
 
+def test_an_archive_has_its_age_and_its_place() -> None:
+    alone = {"GTX_CLOUD_ARCHIVE_AFTER_DAYS": "400"}
+    both = {**alone, "GTX_CLOUD_ARCHIVE_DIR": "/var/lib/gridtokenx/archive"}
+
+    settings = load_settings(environ=both, complete=False)
+
+    assert settings.cloud.archive_after_days == 400
+    assert codes(alone) == ["IncompatibleValues"]
+    assert codes({**both, "GTX_CLOUD_ARCHIVE_AFTER_DAYS": "30"}) == ["ValidationFailed"]
+
+
 def test_a_store_on_a_server_is_taken_and_its_password_is_never_shown(tmp_path: Path) -> None:
     url = "postgresql://gtx:word@db.example/gtx"
     (tmp_path / "url").write_text(url)
@@ -530,3 +544,74 @@ def test_a_store_s_password_stands_in_no_environment_of_production() -> None:
 def test_another_store_url_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="is no sqlite:///PATH"):
         load_settings(environ={"GTX_CLOUD_DATABASE_URL": url}, complete=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("GTX_CLOUD_ROLES", "foo", "a comma list of ingest, settle, api, events"),
+        ("GTX_CLOUD_ROLES", "", "give at least 1"),
+        ("GTX_CLOUD_HTTP_BIND", ":8080", "no address such as"),
+        ("GTX_CLOUD_HTTP_BIND", "host:70000", "no address such as"),
+        ("BLOCKCHAIN_MINT_ADDRESS", "short", "no base58 text of 32 bytes"),
+        ("TOKENIZATION_MAX_READING_KWH", "0.0001", "a fraction of a Wh"),
+        ("TOKENIZATION_MINT_THRESHOLD", "1.0005", "a fraction of a Wh"),
+        ("GTX_CLOUD_MQTT_URL", "http://broker", "no mqtt://HOST or mqtts://HOST URL"),
+        ("GTX_CLOUD_MQTT_URL", "mqtts://[broken", "no mqtt://HOST or mqtts://HOST URL"),
+        ("GTX_CLOUD_TRUSTED_PROXIES", "10.0.0.1/8", "no network such as"),
+        ("GTX_CLOUD_TRUSTED_PROXIES", "proxy.example", "no network such as"),
+        ("WEBSOCKET_AUTH_REQUIRED", "perhaps", "true or false"),
+        ("GTX_CLOUD_LOG_LEVEL", "loud", "debug, info, warning or error"),
+    ],
+)
+def test_a_value_that_is_none_says_what_would_be_one(name: str, text: str, says: str) -> None:
+    [found] = faults(
+        {"GTX_CLOUD_ENVIRONMENT": "development", name: text}
+        | ({} if name == "GTX_CLOUD_ROLES" else {"GTX_CLOUD_ROLES": "events"})
+    )
+
+    assert found.startswith(f"ValidationFailed: {name}={text} ")
+    assert says in found
+
+
+def test_a_large_file_is_no_setting(tmp_path: Path) -> None:
+    (tmp_path / "large").write_text("x" * 100_000)
+
+    [found] = faults({"GTX_CLOUD_LOG_LEVEL": f"file:{tmp_path / 'large'}"}, roles="events")
+
+    assert "which is no setting but a large file" in found
+
+
+def test_what_a_command_needs_is_asked_for_by_name() -> None:
+    assert require("value", "NAME") == "value"
+    for nothing in (None, ()):
+        with pytest.raises(ConfigError, match="NAME is not set, and this needs it"):
+            require(nothing, "NAME")
+
+
+def test_every_secret_is_known_to_the_log_s_filter() -> None:
+    settings = load_settings(
+        environ={
+            "GTX_CLOUD_ENVIRONMENT": "development",
+            "GTX_CLOUD_MQTT_USERNAME": "cloud",
+            "GTX_CLOUD_MQTT_PASSWORD": "hunter2",
+            "BLOCKCHAIN_MARKER_SECRET": "m" * 32,
+            "GTX_CLOUD_SOLANA_RPC_URLS": "https://rpc.example/v2/KEY1?api-key=KEY2",
+        },
+        complete=False,
+    )
+
+    found = secret_values(settings)
+
+    assert {"hunter2", "m" * 32, "v2/KEY1", "api-key=KEY2"} <= set(found)
+
+
+@pytest.mark.parametrize(("document", "made"), [("template", template), ("page", page)])
+def test_both_documents_are_written_by_one_command(
+    document: str, made: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["document", document])
+
+    write_document()
+
+    assert capsys.readouterr().out == made()
