@@ -1,7 +1,6 @@
 """Operators' work on batches: look at one, decide a disputed one, restore what was lost."""
 
 import json
-from collections.abc import Sequence
 
 from gridtokenx_cloud.adapters.store.database import Connection, Database
 from gridtokenx_cloud.adapters.store.outbox import append_audit
@@ -152,7 +151,8 @@ class SqlBatchDesk:
                 " (SELECT reading_id FROM meter_readings WHERE batch_id = ?)",
                 (batch_id,),
             )
-            _shrink_others(tx, batch_id)
+            for broken in _shrink_others(tx, batch_id):
+                self._audit(tx, "batch_void", f"batch:{broken}", restored=batch_id)
             self._audit(
                 tx,
                 "batch_restored",
@@ -250,21 +250,19 @@ def _write_attempt(tx: Connection, one: Restored, now_ms: int) -> None:
     )
 
 
-def _shrink_others(tx: Connection, batch_id: int) -> None:
-    """A batch that claimed a restored reading can't mint as it is: its other credits are freed."""
+def _shrink_others(tx: Connection, batch_id: int) -> list[int]:
+    """Free what claimed a restored reading and can't mint as it is; return those batches."""
     broken = tx.execute(
         "SELECT b.batch_id FROM mint_batches b WHERE b.state = 'sealed' AND b.batch_id <> ?"
         " AND b.leaf_count <> (SELECT COUNT(*) FROM meter_readings r"
         " WHERE r.batch_id = b.batch_id)",
         (batch_id,),
     ).fetchall()
-    _free(tx, [row["batch_id"] for row in broken])
-
-
-def _free(tx: Connection, batches: Sequence[int]) -> None:
-    for number in batches:
+    numbers = [row["batch_id"] for row in broken]
+    for number in numbers:
         tx.execute("UPDATE mint_batches SET state = 'void' WHERE batch_id = ?", (number,))
         tx.execute(
             "UPDATE meter_readings SET batch_id = NULL WHERE batch_id = ? AND minted = 0",
             (number,),
         )
+    return numbers
