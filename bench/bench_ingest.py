@@ -1,192 +1,175 @@
 """Readings per second from the broker to a committed store, receipts sent, every line verified.
 
 Real mosquitto, real worker processes, SQLite and PostgreSQL (fsync on); 100 gateways of one meter
-each, one line per message and fifteen. `of_bare_verification` compares with a loop that only
-checks the signatures of the same lines, on one core. Publisher, broker, database and workers share
-this machine's cores, so two workers show what is left of them. Prints one JSON line.
-Run: `python -m bench.bench_ingest`.
+each, one line per message and fifteen. A worker has a core of its own; broker, database server and
+this program share the other one, and two workers take both, so there they are in each other's way.
+The backlog is in the broker before the clock starts; it stops when the sequence ledger holds every
+line. `of_bare_verification` compares with a loop on the worker's core that only checks the
+signatures of the same lines; on a busy machine the same by processor time says more. `plain` is the same backlog taken by a script of one screen: paho,
+json, executemany, nothing verified, credited or receipted. The profile is of a worker's work
+without the network (cProfile, which makes Python's part look larger). Prints one JSON line.
+Run: `python -m bench.bench_ingest`; a name picks those runs that begin so.
 """
 
+import cProfile
 import json
-import subprocess
+import os
+import pstats
+import re
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
 
-import paho.mqtt.client as mqtt
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from paho.mqtt.enums import CallbackAPIVersion
-
+from bench import ingest_rig as rig
 from gridtokenx_cloud.adapters.store.database import Database
 from gridtokenx_cloud.adapters.verifier import verify
 from gridtokenx_cloud.ingest import Message
 from gridtokenx_wire import base58
-from gridtokenx_wire.signing import open_sealed
-from tests.support import build_cloud as build
-from tests.support.mosquitto import find_mosquitto, free_port, wait_for_port
-from tests.support.postgres import running_postgres
+from gridtokenx_wire.signing import RECORD_DOMAIN, open_sealed
+from gridtokenx_wire.topics import parse_topic
+from tests.support.postgres import Server, running_postgres
 from tests.support.stores import migrated
 
-GATEWAYS = 100
 SLOTS = {1: 120, 15: 300}
-LINE_DOMAIN_SAMPLE = 2_000
 LONGEST_S = 240.0
-GATEWAY_KEYS = [
-    build.Gateway(Ed25519PrivateKey.from_private_bytes(number.to_bytes(32, "big")))
-    for number in range(1, GATEWAYS + 1)
-]
+BARE_LINES = 2_000
+BARE_ROUNDS = 5
+FLOOR_PER_H = 500
+RUNS = (("sqlite", 1), ("postgresql", 1), ("postgresql", 2))
+STORED_SQL = "SELECT coalesce(sum(last_seq - first_seq + 1), 0) FROM seq_ranges"
+_NAME = re.compile(r"<|>|built-in method|method|objects|function| at 0x[0-9a-f]+|'")
+PLAIN_SQL = "SELECT count(*) FROM plain"
 
 
-def messages(lines_per_message: int) -> Iterator[Message]:
-    """Yield every gateway's slots, the gateways in turn."""
-    slots = SLOTS[lines_per_message]
-    for first in range(1, slots + 1, lines_per_message):
-        for number, gateway in enumerate(GATEWAY_KEYS):
-            yield gateway.sends(
-                *(
-                    build.slot(at=build.stamp(seq, meter_id=f"M-{number}"), export_wh=seq * 100)
-                    for seq in range(first, first + lines_per_message)
-                )
-            )
+def bare_us(backlog: list[Message]) -> float:
+    """Return the processor time one check of a line takes, the best of some rounds."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {rig.TAKER_CORES[0]})
+    signed = [
+        (base58.decode_key(parse_topic(message.topic)[0]), line)
+        for message in backlog
+        for line in message.payload.split(b"\n")
+    ][:BARE_LINES]
+    rounds = []
+    for _ in range(BARE_ROUNDS):
+        started = time.process_time()
+        for key, line in signed:
+            open_sealed(line, RECORD_DOMAIN, key, verify)
+        rounds.append(time.process_time() - started)
+    os.sched_setaffinity(0, before)
+    return min(rounds) / len(signed) * 1e6
 
 
-def publish(port: int, lines_per_message: int) -> None:
-    """Sign, wait for a line on stdin, and send as fast as the broker takes it."""
-    ready = list(messages(lines_per_message))
-    client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
-    client.max_inflight_messages_set(1_000)
-    client.connect("127.0.0.1", port)
-    client.loop_start()
-    print("ready", flush=True)
-    sys.stdin.readline()
-    sent = [client.publish(message.topic, message.payload, qos=1) for message in ready]
-    sent[-1].wait_for_publish(LONGEST_S)
-    client.disconnect()
-
-
-def bare_verifications_per_s() -> float:
-    """Return how many lines a second one core checks that does nothing else."""
-    lines = [message.payload for message in messages(1)][:LINE_DOMAIN_SAMPLE]
-    keys = [base58.decode_key(gateway.gateway_id) for gateway in GATEWAY_KEYS]
-    started = time.perf_counter()
-    for number, line in enumerate(lines):
-        key = keys[number % GATEWAYS]
-        open_sealed(line, b"gridtokenx/v1\n", key, verify)
-    return len(lines) / (time.perf_counter() - started)
-
-
-def enrol(database: Database) -> None:
-    """Enrol the gateways, a meter and an owner each."""
-    with database.transaction() as tx:
-        for number, gateway in enumerate(GATEWAY_KEYS):
-            owner, meter = f"user-{number}", f"M-{number}"
-            tx.execute("INSERT INTO users VALUES (?, ?, 0)", (owner, f"wallet-{number}"))
-            tx.execute(
-                "INSERT INTO gateways VALUES (?, 'bench', 'active', 0)", (gateway.gateway_id,)
-            )
-            tx.execute(
-                "INSERT INTO meters VALUES (?, ?, ?, 10000, 1, 'first', 0)",
-                (meter, gateway.gateway_id, owner),
-            )
-
-
-@contextmanager
-def broker(folder: Path) -> Iterator[int]:
-    """Run a mosquitto that lets everybody in."""
-    port = free_port()
-    config = folder / "mosquitto.conf"
-    config.write_text(
-        f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n"
-        "max_queued_messages 0\nmax_inflight_messages 1000\npersistence false\nuser root\n"
-    )
-    with subprocess.Popen(
-        [find_mosquitto() or "mosquitto", "-c", str(config)], stderr=subprocess.DEVNULL
-    ) as process:
-        wait_for_port(port, process)
-        try:
-            yield port
-        finally:
-            process.terminate()
-
-
-@contextmanager
-def child(*arguments: str, **pipes: int) -> Iterator[subprocess.Popen[str]]:
-    """Run a module of ours until the end."""
-    with subprocess.Popen([sys.executable, "-m", *arguments], text=True, **pipes) as process:  # type: ignore[call-overload]
-        try:
-            yield process
-        finally:
-            process.terminate()
-
-
-def pipe(stream: IO[str] | None) -> IO[str]:
-    """Return a stream that is there."""
-    assert stream is not None
-    return stream
-
-
-def measure(url: str, workers: int, lines_per_message: int) -> float:
-    """Return lines per second from the first message to the last commit."""
+def take(what: str, url: str, count: int, backlog: list[Message], total: int) -> dict[str, float]:
+    """Have *count* takers take the backlog; return lines per second and their time per line."""
     database = migrated(url)
-    enrol(database)
+    rig.enrol(database)
+    asked, enough = (
+        (PLAIN_SQL, total - 2 * rig.PLAIN_BATCH) if what == "plain" else (STORED_SQL, total)
+    )
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gtx-bench-")))
-        port = stack.enter_context(broker(folder))
-        place = (url, f"mqtt://127.0.0.1:{port}", "cloud", "word", "none")
-        for _ in range(workers):
-            stack.enter_context(child("tests.support.ingest_worker", *place))
-        publisher = stack.enter_context(
-            child(
-                "bench.bench_ingest",
-                *("publish", str(port), str(lines_per_message)),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+        port = stack.enter_context(rig.broker(folder))
+        takers = [
+            stack.enter_context(
+                rig.taker(what, url, port, rig.TAKER_CORES[n % len(rig.TAKER_CORES)])
             )
-        )
-        pipe(publisher.stdout).readline()
-        time.sleep(3)  # the workers have subscribed
+            for n in range(count)
+        ]
+        rig.publish(port, backlog)
+        spent = sum(map(rig.cpu_s, takers))
         started = time.perf_counter()
-        pipe(publisher.stdin).write("go\n")
-        pipe(publisher.stdin).flush()
-        wait_until_stored(database, GATEWAYS * SLOTS[lines_per_message])
+        for process in takers:
+            process.send_signal(signal.SIGCONT)
+        stored = wait_until_stored(database, asked, enough)
         seconds = time.perf_counter() - started
+        spent = sum(map(rig.cpu_s, takers)) - spent
     database.close()
-    return GATEWAYS * SLOTS[lines_per_message] / seconds
+    return {
+        "lines_per_s": round(stored / seconds),
+        "us_per_line": round(seconds / stored * 1e6, 1),
+        "cpu_us_per_line": round(spent / stored * 1e6, 1),
+    }
 
 
-def wait_until_stored(database: Database, lines: int) -> None:
-    """Return once the sequence ledger holds that many."""
+def wait_until_stored(database: Database, asked: str, lines: int) -> int:
+    """Return how many lines there are once that many are stored."""
     deadline = time.monotonic() + LONGEST_S
-    asked = "SELECT coalesce(sum(last_seq - first_seq + 1), 0) FROM seq_ranges"
-    while (stored := database.connection.execute(asked).fetchone()[0]) < lines:
+    while (stored := int(database.connection.execute(asked).fetchone()[0])) < lines:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{stored} of {lines} lines after {LONGEST_S:g} s")
-        time.sleep(0.05)
+        time.sleep(0.01)
+    return stored
 
 
-def main() -> None:
-    """Measure every combination and print one JSON line."""
-    bare = bare_verifications_per_s()
-    result: dict[str, object] = {"bench": "ingest", "bare_verifications_per_s": round(bare)}
+def top_ten(url: str, backlog: list[Message]) -> list[str]:
+    """Return where a worker's time goes, in percent: its work without network and waiting."""
+    database = migrated(url)
+    rig.enrol(database)
+    service = rig.service_on(database)
+    per_commit = 500 // (backlog[0].payload.count(b"\n") + 1)
+    profile = cProfile.Profile()
+    profile.enable()
+    for first in range(0, len(backlog), per_commit):
+        service.process(backlog[first : first + per_commit])
+    profile.disable()
+    database.close()
+    entries = pstats.Stats(profile).get_stats_profile()
+    ordered = sorted(entries.func_profiles.items(), key=lambda item: -item[1].tottime)
+    return [f"{name} {entry.tottime / entries.total_tt:.0%}" for name, entry in ordered[:10]]
+
+
+def runs(wanted: str) -> Iterator[tuple[str, str, str, int, int]]:
+    """Yield label, taker, database, how many takers and lines a message of each run."""
+    for lines_per_message in SLOTS:
+        for name, count in RUNS:
+            for what in ("cloud", "plain") if count == 1 else ("cloud",):
+                workers = f"{count} worker{'s' if count > 1 else ''}"
+                label = f"{what}, {name}, {workers}, {lines_per_message} lines a message"
+                if label.startswith(wanted):
+                    yield label, what, name, count, lines_per_message
+
+
+def rated(figures: dict[str, float], bare: float) -> dict[str, float]:
+    """Add what the floors ask for: wall time and processor time against bare verification."""
+    return figures | {
+        "bare_us": round(bare, 1),
+        "of_bare_verification": round(bare / figures["us_per_line"], 2),
+        "of_bare_by_cpu_time": round(bare / figures["cpu_us_per_line"], 2),
+        "times_500_an_hour": round(figures["lines_per_s"] * 3600 / FLOOR_PER_H),
+    }
+
+
+def measure(result: dict[str, object], server: Server, folder: str, wanted: str) -> None:
+    """Run what is asked for and add its figures to *result*."""
+    backlogs = {lines: list(rig.messages(slots, lines)) for lines, slots in SLOTS.items()}
+
+    def place(database: str, use: str) -> str:
+        return server.new_database() if database == "postgresql" else f"sqlite:///{folder}/{use}.db"
+
+    for label, what, database, count, lines in runs(wanted):
+        bare = bare_us(backlogs[lines])
+        total = SLOTS[lines] * rig.GATEWAYS
+        figures = take(what, place(database, f"{what}-{lines}"), count, backlogs[lines], total)
+        result[label] = rated(figures, bare) if what == "cloud" else figures
+    for database in ("sqlite", "postgresql"):
+        label = f"profile, {database}, 15 lines a message"
+        if label.startswith(wanted):
+            result[label] = top_ten(place(database, "profile"), backlogs[15])
+
+
+def main(wanted: str) -> None:
+    """Measure and print one JSON line."""
+    result: dict[str, object] = {"bench": "ingest", "load_before": os.getloadavg()[0]}
+    os.sched_setaffinity(0, {rig.OTHER_CORE})
     with running_postgres(fsync=True) as server, tempfile.TemporaryDirectory() as folder:
-        for lines_per_message in SLOTS:
-            for name, workers in (("sqlite", 1), ("postgresql", 1), ("postgresql", 2)):
-                url = f"sqlite:///{folder}/{lines_per_message}.db"
-                if name == "postgresql":
-                    url = server.new_database()
-                rate = measure(url, workers, lines_per_message)
-                label = f"{name}, {workers} worker, {lines_per_message} lines a message"
-                share = round(rate / bare, 2)
-                result[label] = {"lines_per_s": round(rate), "of_bare_verification": share}
+        measure(result, server, folder, wanted)
     print(json.dumps(result))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        publish(int(sys.argv[2]), int(sys.argv[3]))
-    else:
-        main()
+    main(sys.argv[1] if len(sys.argv) > 1 else "")
