@@ -15,6 +15,7 @@ _COMMANDS = {
     "check-config": "store",
     "migrate": "store",
     "backup": "store",
+    "archive": "archive",
     "migrate-store": "store",
     "localnet": "localnet",
     "user": "registry",

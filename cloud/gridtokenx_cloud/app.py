@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from gridtokenx_cloud.adapters.store.database import Database
+from gridtokenx_cloud.archive_wiring import archiver
 from gridtokenx_cloud.errors import CloudError
 from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.roles.upkeep import UpkeepRole
@@ -84,6 +85,7 @@ def _roles(parts: Parts, draining: threading.Event, restarts: Counter[str]) -> t
             parts.clock,
             settings.cloud.sample_retention_days,
             settings.websocket.replay_hours,
+            archiver(settings.cloud, parts.database, parts.clock),
         )
     )
     if service is not None and "api" in wanted:

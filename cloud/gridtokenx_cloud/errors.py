@@ -17,6 +17,10 @@ class StoreBusyError(TransientError):
     """The database did not answer in time."""
 
 
+class ArchiveUnavailableError(TransientError):
+    """The archive's folder cannot be read or written now; no reading has left the store for it."""
+
+
 class BrokerDownError(TransientError):
     """The broker cannot be reached, or closed the connection."""
 

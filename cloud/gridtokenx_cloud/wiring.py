@@ -24,6 +24,7 @@ from gridtokenx_cloud.adapters.store.registry_rows import former_keys
 from gridtokenx_cloud.adapters.store.views import SqlViews
 from gridtokenx_cloud.adapters.verifier import verify
 from gridtokenx_cloud.adapters.websocket_api import EventServer, EventServerLimits
+from gridtokenx_cloud.archive_wiring import archive_folder
 from gridtokenx_cloud.broadcast import Broadcast, BroadcastLimits
 from gridtokenx_cloud.desk import administration
 from gridtokenx_cloud.errors import FloodedError, NotFoundError, StoreBusyError, StoreRefusedError
@@ -183,7 +184,7 @@ def api_role(
         views=SqlViews(parts.database, parts.clock),
         clock=parts.clock,
         submit=partial(submit, service),
-        proofs=SqlAuditStore(parts.database).proof_source,
+        proofs=SqlAuditStore(parts.database, archive_folder(settings.cloud)).proof_source,
         ready_checks=ready_checks,
         ws_url=settings.websocket.url,
         allowed_origins=own_origins(settings),

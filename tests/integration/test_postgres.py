@@ -278,6 +278,7 @@ def months_of_now(database: PostgresDatabase) -> int:
     row = database.connection.execute(
         "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYYMM')::bigint AS month"
     ).fetchone()
+    assert row is not None
     return int(row["month"])
 
 

@@ -84,6 +84,15 @@ class CloudSettings(Group):
     sample_retention_days: PlainInt = Field(
         30, ge=1, le=3650, description="Age at which live samples are deleted, days"
     )
+    archive_dir: Path | None = Field(
+        None, description="Folder of archived readings; proofs of old readings read from there"
+    )
+    archive_after_days: PlainInt | None = Field(
+        None,
+        ge=31,
+        le=36_500,
+        description="Age at which settled readings move to the archive, days; not set: never",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe event written"
     )

@@ -30,6 +30,7 @@ def cross_faults(groups: Groups) -> Iterator[Fault]:
     yield from _chain(groups.blockchain)
     yield from _sealed(groups.blockchain)
     yield from _broker(groups.cloud)
+    yield from _archive(groups.cloud)
     yield from _missing(groups)
     if groups.cloud.environment == "production":
         yield from _production(groups)
@@ -130,6 +131,16 @@ def _broker(cloud: CloudSettings) -> Iterator[Fault]:
                 names,
                 f"{cloud.env_name(given[0])} is set alone; set both {names[0]} and {names[1]}",
             )
+
+
+def _archive(cloud: CloudSettings) -> Iterator[Fault]:
+    if cloud.archive_after_days is not None and cloud.archive_dir is None:
+        names = ("GTX_CLOUD_ARCHIVE_AFTER_DAYS", "GTX_CLOUD_ARCHIVE_DIR")
+        yield fault(
+            "IncompatibleValues",
+            names,
+            f"{names[0]}={cloud.archive_after_days} is set alone; set {names[1]} too",
+        )
 
 
 _LINES = (

@@ -14,6 +14,8 @@ METERS = """
         - CASE WHEN EXISTS (SELECT 1 FROM meter_owners o WHERE o.meter_id = m.meter_id)
             THEN COALESCE((SELECT SUM(f.credit_wh) FROM meter_readings f
                 WHERE f.meter_id = m.meter_id AND f.user_id <> m.user_id), 0)
+            + COALESCE((SELECT SUM(a.credit_wh) FROM archived_shares a
+                WHERE a.meter_id = m.meter_id AND a.user_id <> m.user_id), 0)
             ELSE 0 END AS credited_wh
     FROM meters m JOIN users u USING (user_id)
     LEFT JOIN meter_live l USING (meter_id)
@@ -104,11 +106,15 @@ MINTS = """
 """
 
 SHARES = """
-    SELECT r.batch_id, r.user_id, r.meter_id, SUM(r.credit_wh) AS credit_wh, COUNT(*) AS readings
-    FROM meter_readings r
-    WHERE r.batch_id BETWEEN :first AND :last
-        AND (:user IS NULL OR r.user_id = :user)
-    GROUP BY r.batch_id, r.user_id, r.meter_id ORDER BY r.meter_id
+    SELECT batch_id, user_id, meter_id, SUM(credit_wh) AS credit_wh, SUM(readings) AS readings
+    FROM (
+        SELECT batch_id, user_id, meter_id, credit_wh, 1 AS readings FROM meter_readings
+        WHERE batch_id BETWEEN :first AND :last
+        UNION ALL
+        SELECT batch_id, user_id, meter_id, credit_wh, readings FROM archived_shares
+        WHERE batch_id BETWEEN :first AND :last) s
+    WHERE :user IS NULL OR user_id = :user
+    GROUP BY batch_id, user_id, meter_id ORDER BY meter_id
 """
 
 # Base units of all time may pass SQLite's 63 bits, so they are summed in two halves.
