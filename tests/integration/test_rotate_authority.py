@@ -11,7 +11,10 @@ import pytest
 from solders.keypair import Keypair
 
 from gridtokenx_cloud.__main__ import run
-from gridtokenx_cloud.adapters.keystore import write_keypair
+from gridtokenx_cloud.adapters.keystore import load_key, write_keypair
+from gridtokenx_cloud.adapters.keystore.files import write_new
+from gridtokenx_cloud.adapters.keystore.opening import read_password
+from gridtokenx_cloud.adapters.keystore.sealed import ScryptCost, seal
 from gridtokenx_cloud.adapters.localnet import run_localnet
 from gridtokenx_cloud.adapters.store.database import Database, open_database
 from gridtokenx_cloud.adapters.system import SystemClock
@@ -84,11 +87,23 @@ class Place:
         new = f"file:{self.folder / name}"
         return self.gtx("mint-account", "rotate-authority", "--new", new, *more)
 
-    def use(self, name: str) -> None:
+    def use(self, name: str, kind: str = "file") -> None:
         text = self.env.read_text()
         lines = [line for line in text.splitlines() if "AUTHORITY_KEY" not in line]
-        lines.append(f"BLOCKCHAIN_MINT_AUTHORITY_KEY=file:{self.folder / name}")
+        lines.append(f"BLOCKCHAIN_MINT_AUTHORITY_KEY={kind}:{self.folder / name}")
         self.env.write_text("\n".join(lines) + "\n")
+
+    def seal_new_key(self) -> None:
+        """Seal the new key, and tell the settings where its password is."""
+        password = self.folder / "password"
+        password.touch(mode=0o600)
+        password.write_text("correct horse battery")
+        cheap = ScryptCost(2**14)
+        sealed = seal(load_key(self.folder / "new.json"), read_password(password), cheap)
+        write_new(self.folder / "new.sealed", sealed)
+        (self.folder / "new.json").unlink()
+        with self.env.open("a") as file:
+            file.write(f"BLOCKCHAIN_KEY_PASSWORD=file:{password}\n")
 
     @property
     def settings(self) -> Settings:
@@ -162,14 +177,16 @@ def test_the_token_gets_a_new_authority_and_both_sides_agree_on_everything(
 ) -> None:
     place.mint(100, 200)
     asyncio.run(leave_in_flight(place, 300))
+    place.seal_new_key()
+    command = ("mint-account", "rotate-authority", "--new", f"enc:{place.folder}/new.sealed")
 
-    dry = place.rotate("new.json")
+    dry = place.gtx(*command)
     said = capsys.readouterr().out
-    done = place.rotate("new.json", "--apply")
+    done = place.gtx(*command, "--apply")
     told = capsys.readouterr().out
     with pytest.raises(ChainMismatchError, match="mint authority: configured"):
         place.mint(1)
-    place.use("new.json")
+    place.use("new.sealed", "enc")
     place.mint(400)
     capsys.readouterr()
     audited = place.gtx("audit", "--json")
@@ -185,6 +202,17 @@ def test_the_token_gets_a_new_authority_and_both_sides_agree_on_everything(
     assert acts.count("authority_handover_begun") == acts.count("authority_handed_over") == 1
     # Its own markers only: those of the new authority stand.
     assert acts.count("marker_reclaimed") == 2
+
+
+def test_nothing_is_handed_over_beside_a_running_minter(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(place.database()) as database, database.only_minter():
+        code = place.rotate("new.json", "--apply")
+
+    assert code == 2
+    assert "another minter" in capsys.readouterr().err
+    assert "authority_handover_begun" not in place.actions()
 
 
 @pytest.mark.parametrize(
