@@ -18,19 +18,18 @@ from gridtokenx_agent.ports import (
     RecordSigner,
     Will,
 )
-from gridtokenx_agent.traffic import Pace, Replies, Traffic, UplinkCounts
+from gridtokenx_agent.traffic import Pace, Replies, Traffic, UplinkCounts, as_one, pause_s
 from gridtokenx_wire.encoding import join_lines
 from gridtokenx_wire.errors import MalformedLineError, WireError
-from gridtokenx_wire.receipt import decode_receipt
+from gridtokenx_wire.receipt import Receipt, decode_receipt
 from gridtokenx_wire.signing import verify_ed25519
 from gridtokenx_wire.state import GatewayState, encode_state
 from gridtokenx_wire.topics import Channel, topic
 
-LINES_PER_MESSAGE = 50
 ACK_TIMEOUT_MS = 60_000
-LONGEST_PAUSE_S = 120
 PROVEN_MS = 30_000
-LINES_PER_S = 2000
+LINES_PER_S = 1300
+"""Less than the cloud takes of one gateway, or it drops the rest and a backlog takes longer."""
 _IDLE_MS = 1000
 _log = logging.getLogger(__name__)
 
@@ -58,11 +57,6 @@ class PublisherParts:
     beat: Callable[[str, int], None]
     wake: asyncio.Event
     lines_per_s: int = LINES_PER_S
-
-
-def pause_s(attempts: int) -> int:
-    """Return the longest wait before the next connection: 1, 2, 4 ... 120 s."""
-    return min(1 << min(max(attempts - 1, 0), 10), LONGEST_PAUSE_S)
 
 
 class Publisher:
@@ -185,7 +179,7 @@ class Publisher:
             wait_ms = max(traffic.held_until_ms - now_ms, self._pace.wait_ms(now_ms))
             if wait_ms > 0:
                 return min(wait_ms, _IDLE_MS)
-            due = await self._parts.outbox.due(now_ms, LINES_PER_MESSAGE, traffic.busy(now_ms))
+            due = await self._parts.outbox.due(now_ms, self._pace.longest, traffic.busy(now_ms))
             if not due:
                 break
             rows = traffic.group(due, session.max_bytes)
@@ -204,14 +198,22 @@ class Publisher:
             self._traffic.sent(message_id, (), now_ms)
 
     async def _take(self, session: BrokerSession, now_ms: int) -> None:
+        receipts: list[Receipt] = []
+        lost: Lost | None = None
         for event in session.events():
-            if isinstance(event, Lost):
-                name = self._parts.link.name
-                raise BrokerDownError(f"lost the connection to {name}: {event.reason}")
-            if isinstance(event, Arrived):
-                await self._arrived(event)
-            else:
-                self._acked(event, session.window, now_ms)
+            match event:
+                case Lost():
+                    lost = event
+                case Acked():
+                    self._acked(event, session.window, now_ms)
+                case Arrived(topic=name) if name == self._topics[Channel.RECEIPTS]:
+                    receipts += self._receipt(event.payload)
+                case Arrived(topic=name) if name == self._topics[Channel.COMMANDS] and self.inbox:
+                    self.inbox(event.payload)
+        await self._settle(receipts)
+        if lost is not None:
+            name = self._parts.link.name
+            raise BrokerDownError(f"lost the connection to {name}: {lost.reason}")
         waiting = [message.sent_ms for message in self._traffic.in_flight.values()]
         if waiting and now_ms - min(waiting) > ACK_TIMEOUT_MS:
             raise BrokerDownError(f"{self._parts.link.name} acknowledged nothing for 60 s")
@@ -239,13 +241,8 @@ class Publisher:
             await self._parts.outbox.mark_refused(self._traffic.refused, now_ms)
             self._traffic.refused.clear()
 
-    async def _arrived(self, event: Arrived) -> None:
-        if event.topic == self._topics[Channel.RECEIPTS]:
-            await self._receipt(event.payload)
-        elif event.topic == self._topics[Channel.COMMANDS] and self.inbox is not None:
-            self.inbox(event.payload)
-
-    async def _receipt(self, payload: bytes) -> None:
+    def _receipt(self, payload: bytes) -> list[Receipt]:
+        """Return the receipt; none where it is not the cloud's word to this gateway."""
         try:
             receipt = decode_receipt(payload, self._parts.cloud_key, verify_ed25519)
             if receipt.gateway_id != self._gateway_id:
@@ -253,11 +250,17 @@ class Publisher:
         except WireError as exc:
             self.counts.receipts_ignored += 1
             self._tell_once("receipt", "receipt ignored", code=exc.code, reason=str(exc))
-            return
+            return []
         self.counts.receipts += 1
         self._told.discard("receipt")
+        return [receipt]
+
+    async def _settle(self, receipts: list[Receipt]) -> None:
+        """Forget what came back, in one commit: on an SD card each may cost a tenth of a second."""
+        if not receipts:
+            return
         try:
-            settled = await self._parts.outbox.settle(receipt, self._traffic.known())
+            settled = await self._parts.outbox.settle(as_one(receipts), self._traffic.known())
         except BufferFullError as exc:
             # The rows stay, go again later, and bring another receipt.
             self._tell_once("buffer", "buffer cannot be updated", reason=str(exc))

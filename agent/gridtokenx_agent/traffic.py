@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gridtokenx_agent.ports import Waiting
+from gridtokenx_wire.receipt import Ranges, Receipt
 
+LINES_PER_MESSAGE = 50
+LONGEST_PAUSE_S = 120
 SLOW_ACK_MS = 1000
 """A broker that takes longer gets fewer messages at once, or a new slot waits behind a backlog."""
 LONGEST_HOLD_MS = 60_000
@@ -14,10 +17,36 @@ LONGEST_ASIDE_MS = 6 * 3_600_000
 MOST_REPLIES = 32
 
 
+def pause_s(attempts: int) -> int:
+    """Return the longest wait before the next connection: 1, 2, 4 ... 120 s."""
+    return min(1 << min(max(attempts - 1, 0), 10), LONGEST_PAUSE_S)
+
+
+def as_one(receipts: Sequence[Receipt]) -> Receipt:
+    """Return one receipt that says what all of *receipts* of one gateway say; at least one."""
+    durable: dict[str, dict[str, Ranges]] = {}
+    for receipt in receipts:
+        for meter_id, epochs in receipt.durable.items():
+            known = durable.setdefault(meter_id, {})
+            for epoch, ranges in epochs.items():
+                known[epoch] = (*known.get(epoch, ()), *ranges)
+    return Receipt(
+        gateway_id=receipts[0].gateway_id,
+        issued_ms=max(receipt.issued_ms for receipt in receipts),
+        durable=durable,
+        rejected=tuple(entry for receipt in receipts for entry in receipt.rejected),
+    )
+
+
 class Pace:
-    """A bucket of lines that fills steadily; a message may leave while there is one in it."""
+    """A bucket of lines that fills steadily; a message may leave while there is one in it.
+
+    Attributes:
+        longest: Most lines of a message: a quarter of a second's, or the slot behind it waits.
+    """
 
     def __init__(self, lines_per_s: int) -> None:
+        self.longest = min(LINES_PER_MESSAGE, max(1, lines_per_s // 4))
         self._lines_per_s = lines_per_s
         self._milli_lines = lines_per_s * 1000
         self._at_ms: int | None = None

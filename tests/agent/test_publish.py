@@ -8,7 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gridtokenx_agent.errors import BrokerDownError, BrokerRefusedError
-from gridtokenx_agent.publish import ACK_TIMEOUT_MS, Publisher, PublisherParts, pause_s
+from gridtokenx_agent.publish import ACK_TIMEOUT_MS, Publisher, PublisherParts
+from gridtokenx_agent.traffic import pause_s
 from gridtokenx_wire.receipt import Receipt
 from gridtokenx_wire.state import decode_state
 from gridtokenx_wire.topics import Channel, topic
@@ -284,3 +285,18 @@ async def test_a_message_cut_short_keeps_the_newest_slot() -> None:
 
     assert live in first
     assert len(first) < 20
+
+
+async def test_receipts_that_came_together_are_one_commit() -> None:
+    async with Uplink() as uplink:
+        await build.fill(uplink.buffer, "M1", ["slot"] * 3)
+        uplink.wake.set()
+        await uplink.settle()
+        uplink.buffer.settles = 0
+        for seq in (1, 2, 3):
+            uplink.link.deliver(RECEIPTS, build.sealed(build.receipt("M1", (seq, seq))))
+        await uplink.settle()
+
+    assert uplink.publisher.counts.receipts == 3
+    assert uplink.publisher.counts.forgotten == 3
+    assert uplink.buffer.settles == 1

@@ -258,7 +258,8 @@ class History(RuleBasedStateMachine):
     def restart(self) -> None:
         self.file.close()
         self.file = self.reopened()
-        self.file.resend_all()
+        while self.file.resend_some():
+            pass
 
     @invariant()
     def nothing_is_gone_without_a_receipt(self) -> None:

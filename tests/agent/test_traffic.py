@@ -12,7 +12,10 @@ from gridtokenx_agent.traffic import (
     Pace,
     Replies,
     Traffic,
+    as_one,
 )
+from gridtokenx_wire.receipt import Receipt
+from tests.support import build
 
 
 def rows(*row_ids: int, size: int = 10) -> list[Waiting]:
@@ -144,3 +147,33 @@ def test_replies_under_way_at_a_cut_go_again_in_order() -> None:
     replies.lost()
 
     assert list(replies.waiting) == [b"a", b"b", b"c"]
+
+
+_SAID = st.builds(
+    lambda meter_id, first, length, rejected: build.receipt(
+        meter_id, (first, first + length), rejected=rejected
+    ),
+    st.sampled_from(["M1", "M2"]),
+    st.integers(1, 30),
+    st.integers(0, 5),
+    st.lists(st.sampled_from([b"a", b"b"]), max_size=1),
+)
+
+
+@given(receipts=st.lists(_SAID, min_size=1, max_size=6))
+def test_receipts_taken_as_one_say_what_all_of_them_say(receipts: list[Receipt]) -> None:
+    whole = as_one(receipts)
+
+    for meter_id in ("M1", "M2"):
+        for seq in range(1, 40):
+            said = any(receipt.covers(meter_id, build.EPOCH, seq) for receipt in receipts)
+            assert whole.covers(meter_id, build.EPOCH, seq) == said
+    assert whole.rejected == tuple(entry for receipt in receipts for entry in receipt.rejected)
+
+
+@pytest.mark.parametrize("rate", [50, 200, 1300])
+def test_at_any_pace_a_message_takes_no_more_than_a_quarter_of_a_second(rate: int) -> None:
+    pace = Pace(rate)
+    pace.take(rate + pace.longest - 1)
+
+    assert pace.wait_ms(0) <= 251

@@ -30,6 +30,7 @@ class MemoryBuffer:
     known: dict[str, MeterState] = field(default_factory=dict)
     refusals: Counter[str] = field(default_factory=Counter)
     commits: int = 0
+    settles: int = 0
     _last_id: int = 0
 
     @property
@@ -86,6 +87,7 @@ class MemoryBuffer:
             held.due_ms = 0
 
     async def settle(self, receipt: Receipt, in_flight: Collection[int]) -> Settled:
+        self.settles += 1
         rejected = {entry.line: entry for entry in receipt.rejected}
         dead = []
         for row_id, held in list(self.rows.items()):

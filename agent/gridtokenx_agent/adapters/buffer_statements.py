@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
 from gridtokenx_agent.adapters.buffer_file import OpenFile
-from gridtokenx_agent.adapters.buffer_room import Room
+from gridtokenx_agent.adapters.buffer_room import ROWS_AT_ONCE, Room
 from gridtokenx_agent.adapters.buffer_rows import meter_state, row_values, state_columns
 from gridtokenx_agent.counters import MeterState
 from gridtokenx_agent.errors import AgentError, BufferFullError, StoreError
@@ -138,13 +138,21 @@ class BufferFile:
         """See `Outbox.mark_refused`."""
         self._making_room(lambda: self._postpone(row_ids, now_ms, sent=False))
 
-    def resend_all(self) -> None:
-        """See `Outbox.resend_all`."""
-        self._making_room(self._make_all_due)
+    def resend_some(self) -> bool:
+        """Make some of the rows due that are not; return whether there may be more.
 
-    def _make_all_due(self) -> None:
+        Not all at once: a slot that is being recorded would wait for a week's rows.
+        """
+        return self._making_room(self._make_some_due)
+
+    def _make_some_due(self) -> bool:
         with self._transaction():
-            self._database.execute("UPDATE outbox SET due_ms = 0 WHERE due_ms > 0")
+            changed = self._database.execute(
+                "UPDATE outbox SET due_ms = 0 WHERE id IN "
+                "(SELECT id FROM outbox WHERE due_ms > 0 LIMIT ?)",
+                (ROWS_AT_ONCE,),
+            )
+            return bool(changed.rowcount == ROWS_AT_ONCE)
 
     def settle(self, receipt: Receipt, in_flight: Collection[int]) -> Settled:
         """See `Outbox.settle`."""

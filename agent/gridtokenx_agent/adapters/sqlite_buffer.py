@@ -72,7 +72,8 @@ class SqliteBuffer:
 
     async def resend_all(self) -> None:
         """See `Outbox.resend_all`."""
-        await self._run(self._file.resend_all)
+        while await self._run(self._file.resend_some):
+            pass
 
     async def settle(self, receipt: Receipt, in_flight: Collection[int]) -> Settled:
         """See `Outbox.settle`."""

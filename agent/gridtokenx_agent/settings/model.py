@@ -90,7 +90,7 @@ class MqttSettings(BaseModel):
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
-    lines_per_s: Annotated[int, Field(ge=50, le=100_000)] = 2000
+    lines_per_s: Annotated[int, Field(ge=50, le=100_000)] = 1300
 
 
 class BufferSettings(BaseModel):
