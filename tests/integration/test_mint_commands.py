@@ -15,10 +15,12 @@ from gridtokenx_cloud.__main__ import run
 from gridtokenx_cloud.adapters.keystore import write_keypair
 from gridtokenx_cloud.adapters.localnet import run_localnet
 from gridtokenx_cloud.adapters.store.database import open_database
+from gridtokenx_cloud.adapters.store.mint import SqlMintStore
 from gridtokenx_cloud.adapters.store.sqlite import SqliteDatabase
 from gridtokenx_cloud.adapters.system import SystemClock
 from gridtokenx_cloud.errors import ChainMismatchError, ConfigError
 from gridtokenx_cloud.mint_wiring import connected_minter
+from gridtokenx_cloud.ports.mint import Landing
 from gridtokenx_cloud.settings import load_settings
 from gridtokenx_wire import base58
 from gridtokenx_wire.encoding import encode_line
@@ -357,3 +359,77 @@ def test_a_second_minter_on_one_store_is_turned_away(tmp_path: Path) -> None:
         pass
     with second.only_minter():
         pass
+
+
+def disputed_batch(env_file: Path) -> int:
+    """Seal a batch and let a human be needed for it; return its id."""
+    settings = load_settings(env_file=env_file, complete=False)
+    database = open_database(settings.cloud.database_url)
+
+    async def seal() -> int:
+        async with connected_minter(settings, database, SystemClock()) as minter:
+            service = minter.service
+            add_credits(database, 1, (500, 700), 1_780_000_000_000)
+            [batch_id] = service._seal(service._validated(service.fetch_unminted_readings(5)), 1)
+            service._store.dispute(batch_id, "a stranger at the marker", 1_780_000_000_000)
+            return batch_id
+
+    try:
+        return asyncio.run(seal())
+    finally:
+        database.close()
+
+
+@pytest.mark.parametrize(
+    ("way", "says", "state", "free"),
+    [("--retry", "is sealed again", "sealed", 0), ("--release", "2 credits go", "void", 2)],
+)
+def test_a_disputed_batch_is_shown_and_decided_by_what_the_chain_says(
+    env_file: Path,
+    token: str,
+    capsys: pytest.CaptureFixture[str],
+    way: str,
+    says: str,
+    state: str,
+    free: int,
+) -> None:
+    batch_id = str(disputed_batch(env_file))
+    assert gtx(env_file, "batch", "show", batch_id) == 0
+    shown = capsys.readouterr().out
+
+    assert gtx(env_file, "batch", "resolve", batch_id) == 0
+    looked = capsys.readouterr().out
+    assert gtx(env_file, "batch", "resolve", batch_id, way, "--yes") == 0
+    decided = capsys.readouterr().out
+    assert gtx(env_file, "batch", "show", batch_id, "--json") == 0
+    after = json.loads(capsys.readouterr().out)
+    again = gtx(env_file, "batch", "resolve", batch_id, way, "--yes")
+
+    assert "dispute: a stranger at the marker" in shown
+    assert "nothing was changed" in looked
+    assert '"may_have_minted": false' in looked
+    assert says in decided
+    assert after["state"] == state
+    assert again == 1
+    database = open_database(load_settings(env_file=env_file, complete=False).cloud.database_url)
+    (row,) = database.connection.execute("SELECT count(*) AS n FROM mint_queue")
+    database.close()
+    assert row["n"] == free
+
+
+def test_what_the_chain_has_minted_is_never_released(
+    env_file: Path, token: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dispute(store: SqlMintStore, batch_id: int, _landing: Landing, now_ms: int) -> None:
+        store.dispute(batch_id, "the store and the chain disagree", now_ms)
+
+    monkeypatch.setattr(SqlMintStore, "mark_final", dispute)
+    mint_lines(env_file, signed_lines(token, 2))
+    capsys.readouterr()
+
+    code = gtx(env_file, "batch", "resolve", "1", "--release", "--yes")
+
+    said = capsys.readouterr()
+    assert code == 1
+    assert '"may_have_minted": true' in said.out
+    assert "may have been minted" in said.err

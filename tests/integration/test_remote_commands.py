@@ -19,6 +19,7 @@ from solders.keypair import Keypair
 
 from gridtokenx_agent.adapters.keyfile import create_key
 from tests.support import build
+from tests.support.here import gtx_cloud_here
 from tests.support.mosquitto import free_port, shipped_mosquitto
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("agent-program")]
@@ -97,15 +98,8 @@ interval_s = {interval_s}
         self.wait_until(lambda: "gridtokenx_agent_readings_total" in self.slots())
         return agent
 
-    def cloud(self, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*CLOUD, *arguments],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
+    def cloud(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return gtx_cloud_here(self.environment, *arguments)
 
     def command(self, *arguments: str) -> dict[str, Any]:
         done = self.cloud("gateway", "command", self.gateway_id, *arguments, "--json")
