@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import random
-import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,122 +15,71 @@ from gridtokenx_cloud.adapters.solana_rpc.lookup import LOOKUP
 from gridtokenx_cloud.formats import TransactionFormat
 from gridtokenx_cloud.mint_rules import MintRules
 from tests.support.crash import RULES, Fuse, run_until_crash
-from tests.support.mint_world import (
-    CONVERSION,
-    World,
-    add_credits,
-    minter,
-    new_world,
-    wallet,
-)
+from tests.support.fault_worlds import OWED_WH, WORLDS, Run, mint_through, spread
+from tests.support.mint_world import CONVERSION, add_credits, minter, new_world, wallet
 
-Trouble = Callable[[World], None]
-OWED_WH = {1: 1500, 2: 700, 3: 42}
+POINTS = 20
+"""Of a world, in every run: steps to die at once, and steps to die at twice."""
+PER_FAULT = 1 + 2 * POINTS
+"""Without a death, with one, with two."""
+_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of ours is made in it
 
 
-def _fork(world: World) -> None:
-    """Drop the newest blocks once, a few seconds after the first mint was sent."""
-    original, state = world.chain.advance, {"sent_height": 0, "done": False}
-
-    def advance(blocks: int = 1) -> None:
-        original(blocks)
-        if "sendTransaction" in world.rpc.calls and not state["sent_height"]:
-            state["sent_height"] = world.chain.tip.height
-        old_enough = state["sent_height"] and world.chain.tip.height > state["sent_height"] + 8
-        if old_enough and not state["done"]:
-            state["done"] = True
-            world.chain.drop_fork(10)
-
-    world.chain.advance = advance  # type: ignore[method-assign]
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A place for stores; in memory where there is one, because deaths here cut no power."""
+    if not _MEMORY.is_dir():
+        yield tmp_path / "run"
+        return
+    with tempfile.TemporaryDirectory(dir=_MEMORY) as made:
+        yield Path(made) / "run"
 
 
-def _faults(**values: object) -> Trouble:
-    return lambda world: world.chain.faults.update(values)
-
-
-WORLDS: dict[str, Trouble] = {
-    "healthy": _faults(),
-    "lost sends": _faults(lose_sends=5),
-    "lost replies": _faults(lose_replies=4),
-    "dropped silently": _faults(drop_silently=6),
-    "late landing": _faults(land_late_blocks=100),
-    "last valid block": _faults(land_in_last_valid_block=True),
-    "fork": _fork,
-    "status node behind": _faults(status_lag_blocks=60),
-    "account node behind": _faults(account_lag_blocks=40),
-    "late and status node behind": _faults(status_lag_blocks=60, land_in_last_valid_block=True),
-    "hole in the index": _faults(hide_statuses=True),
-    "no history": _faults(hide_history=True),
-    "too many requests": _faults(http_429_every=2),
-}
-
-
-async def _mint_through_crash(
-    folder: Path, trouble: Trouble, fuse: Fuse, patch: pytest.MonkeyPatch
-) -> bool:
-    """Crash once, recover, and check every balance; true when the fuse was never reached."""
-    world = await new_world()
-    path = folder / "cloud.db"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    with minter(world, path) as m:
-        await _accounts_first(world, m.database)
-        for owner, owed_wh in OWED_WH.items():
-            add_credits(m.database, owner, (owed_wh - 40, 40), world.clock.now_ms())
-    trouble(world)
-
-    finished = await run_until_crash(world, path, fuse, patch, RULES)
-    with minter(world, path, RULES) as m:
-        left = await m.service.drain()
-        # Stragglers: whatever was signed and might still land has landed by now.
-        world.chain.faults.update(
-            {"hide_history": False, "account_lag_blocks": 0, "http_429_every": 0}
-        )
-        await world.sleep(400 * world.block_s)
-        report = await m.audit()
-
-    assert (left.unminted, left.live_batches, left.waiting) == (0, 0, 0)
-    assert report.differences == ()
-    for owner, owed_wh in OWED_WH.items():
-        assert world.balance(wallet(owner).pubkey()) == CONVERSION.wh_to_base_units(owed_wh)
-    assert world.supply() == CONVERSION.wh_to_base_units(sum(OWED_WH.values()))
-    return finished
-
-
-async def _accounts_first(world: World, database: object) -> None:
-    """Make the token accounts while the network is well, so that the runs stay short."""
-    await world.solana().create_token_accounts([str(wallet(owner).pubkey()) for owner in OWED_WH])
-    await world.sleep(20)
-
-
-async def _every_crash_point(
-    folder: Path, trouble: Trouble, patch: pytest.MonkeyPatch, stride: int
-) -> int:
-    step = runs = 0
-    while not await _mint_through_crash(folder / "run", trouble, Fuse(step), patch):
-        step += stride
-        runs += 1
-    return runs
-
-
-@pytest.mark.integration
-async def test_a_minter_killed_before_or_after_any_commit_or_call_mints_exactly_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    crashes = await _every_crash_point(tmp_path, WORLDS["healthy"], monkeypatch, stride=1)
-
-    assert crashes > 30
+def test_the_worlds_of_every_run_are_more_than_five_hundred() -> None:
+    assert len(WORLDS) * PER_FAULT == 533
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("name", [name for name in WORLDS if name != "healthy"])
-async def test_no_fault_of_the_network_together_with_a_kill_loses_or_doubles_a_token(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+@pytest.mark.parametrize("name", WORLDS, ids=lambda name: f"{name}, {PER_FAULT} worlds")
+def test_no_fault_with_no_kill_or_one_or_two_loses_or_doubles_a_token(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    # A stride: over the worlds every kind of step is hit, and the suite stays short.
-    crashes = await _every_crash_point(tmp_path, WORLDS[name], monkeypatch, stride=5)
+    phase = list(WORLDS).index(name)
 
-    assert crashes >= 1
+    def run(*crashes: int) -> Run:
+        return asyncio.run(mint_through(folder, WORLDS[name], crashes, monkeypatch))
+
+    steps = run().steps
+    once = [run(at) for at in spread(steps, POINTS, phase)]
+    # The second life has about as many steps before it as the first had left.
+    firsts = spread(steps - steps // 4, POINTS, phase + 1)
+    seconds = [(steps - first) * (n % 4) // 5 for n, first in enumerate(firsts)]
+    twice = [run(*pair) for pair in zip(firsts, seconds, strict=True)]
+
+    assert 1 + len(once) + len(twice) == PER_FAULT
+    assert sum(one.deaths == 1 for one in once) >= POINTS - 2
+    assert sum(one.deaths == 2 for one in twice) >= POINTS // 2
+
+
+@pytest.mark.chaos
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_minter_killed_at_any_step_and_at_any_other_after_it_mints_exactly_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def run(*crashes: int) -> Run:
+        return asyncio.run(mint_through(folder, WORLDS[name], crashes, monkeypatch))
+
+    steps = run().steps
+    for at in itertools.count():
+        if run(at).deaths == 0:
+            break
+        # Over all first deaths, second ones of every place.
+        run(at, at * 11 % steps)
+        run(at, at * 5 % 23)
+
+    assert at >= steps - 2
 
 
 @pytest.mark.chaos
