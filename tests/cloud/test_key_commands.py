@@ -118,6 +118,19 @@ def test_a_service_that_is_not_described_is_refused(capsys: pytest.CaptureFixtur
     assert "hvs.secret" not in said
 
 
+def test_the_cloud_forbids_dumps_before_it_looks_for_a_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forbidden: list[bool] = []
+    monkeypatch.setattr(
+        "gridtokenx_cloud.commands.run.forbid_core_dumps", lambda: forbidden.append(True)
+    )
+    monkeypatch.setenv("GTX_CLOUD_NO_SUCH_SETTING", "1")
+
+    assert run(["run"]) == 2
+    assert forbidden == [True]
+
+
 _DUMPABLE = """
 import ctypes, resource
 from gridtokenx_cloud.adapters.system import forbid_core_dumps

@@ -2,14 +2,21 @@
 
 import asyncio
 import base64
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from solders.keypair import Keypair
 
-from gridtokenx_cloud.adapters.keystore import LocalSigner, PolicySigner, SignerPolicy
+from gridtokenx_cloud.adapters.keystore import (
+    LocalSigner,
+    PolicySigner,
+    SignerPolicy,
+    open_signer,
+)
 from gridtokenx_cloud.adapters.solana_rpc.chain import SolanaMintChain
 from gridtokenx_cloud.adapters.solana_rpc.sending import Sender
 from gridtokenx_cloud.adapters.solana_rpc.tables import LookupTables
@@ -17,8 +24,9 @@ from gridtokenx_cloud.adapters.solana_rpc.transactions import SolanaWallets, rea
 from gridtokenx_cloud.adapters.store.key_journal import SqlKeyJournal
 from gridtokenx_cloud.errors import SignerUnavailableError
 from gridtokenx_cloud.formats import TransactionFormat
-from gridtokenx_cloud.ports.keys import KeySigner
+from gridtokenx_cloud.ports.keys import KeySigner, RemoteKey
 from gridtokenx_cloud.settle import MeterPollingService, MintingHaltedError
+from tests.support.fake_vault import fake_vault
 from tests.support.memory_tables import MemoryTables
 from tests.support.mint_world import AUTHORITY, PAYER, Minter, World, minter, new_world, wallet
 
@@ -143,6 +151,36 @@ async def test_a_slow_signature_holds_up_its_own_batch_only(tmp_path: Path) -> N
     assert world.supply() == (500 + 700 + 2) * 10**6
 
 
+async def test_a_minting_key_in_a_vault_that_is_sealed_for_a_while_mints_each_credit_once(
+    tmp_path: Path,
+) -> None:
+    world = await new_world()
+    token = tmp_path / "token"
+    token.touch(mode=0o600)
+    token.write_text("hvs.token")
+    async with fake_vault(AUTHORITY, "hvs.token") as vault:
+        source = RemoteKey(
+            "vault", str(AUTHORITY.pubkey()), "mint", url=vault.url, token_file=token
+        )
+        authority = open_signer(source, lambda: SecretStr(""), 30.0)
+        with minter(world, tmp_path / "cloud.db") as one:
+            one.credit(1, 500, 700)
+            unrecorded = record_sends(world, one)
+            vault.status = 503
+
+            def unseal(method: str) -> None:
+                vault.status = 200 if len(vault.paths) >= 3 else vault.status
+
+            world.rpc.tap = unseal
+            await service(one, authority, RemoteSigner(PAYER)).drain()
+            report = await one.audit()
+
+    assert report.ok
+    assert world.supply() == 1200 * 10**6
+    assert len(vault.paths) == 4
+    assert unrecorded == []
+
+
 async def _with_accounts(one: Minter, owners: int) -> None:
     for owner in range(1, owners + 1):
         one.credit(owner, 1)
@@ -180,6 +218,25 @@ async def test_what_a_signer_refuses_is_in_the_audit_log_once(tmp_path: Path) ->
     assert [row["subject"] for row in rows] == [f"key:{PAYER.pubkey()}"]
     assert "cap of 100000000 per day" in rows[0]["detail"]
     assert signed == {}
+
+
+async def test_each_refusal_is_counted_and_each_reason_written_once_until_it_changes(
+    tmp_path: Path,
+) -> None:
+    world = await new_world()
+    with minter(world, tmp_path / "cloud.db") as one:
+        journal = SqlKeyJournal(one.database, world.clock)
+        refuse = journal.refused("ADDRESS")
+
+        for reason in ("a", "a", "b", "a"):
+            refuse(reason)
+        rows = one.database.connection.execute(
+            "SELECT detail FROM audit_log WHERE action = 'signer_refused' ORDER BY entry"
+        ).fetchall()
+        [figure] = journal.figures()
+
+    assert [json.loads(row["detail"])["reason"] for row in rows] == ["a", "b", "a"]
+    assert (figure.name, figure.value, figure.kind) == ("signer_refusals_total", 4, "counter")
 
 
 async def test_the_daily_cap_is_read_from_what_was_signed(tmp_path: Path) -> None:

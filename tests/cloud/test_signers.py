@@ -4,11 +4,14 @@ import base64
 import copy
 import json
 import pickle
+import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 from pydantic import SecretStr
@@ -190,6 +193,55 @@ async def test_what_a_cloud_calls_it_is_shown_without_its_text(
         await KeychainSigner("cloud key", ADDRESS, use, 30.0).sign(b"message")
 
     assert "a text" not in rendered(caught.value).rpartition("Error: ")[2]
+
+
+@pytest.mark.parametrize("backend", ["aws-kms", "gcp-kms"])
+async def test_a_cloud_is_asked_with_the_name_region_and_address_that_are_set(
+    backend: Literal["aws-kms", "gcp-kms"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, ...]] = []
+    instead_of_the_cloud(monkeypatch, lambda *config: asked.append(config))
+    region = "eu-central-1" if backend == "aws-kms" else None
+    source = RemoteKey(backend, ADDRESS, "the-key", region=region)
+    signer = open_signer(source, lambda: PASSWORD, 30.0)
+    assert asked == []
+
+    await prove(signer)
+    await prove(signer)
+
+    assert asked == [("the-key", ADDRESS, region) if region else ("the-key", ADDRESS)]
+
+
+@pytest.mark.parametrize("backend", ["aws-kms", "gcp-kms"])
+async def test_a_machine_that_has_no_way_to_its_cloud_is_said_once_and_clearly(
+    backend: Literal["aws-kms", "gcp-kms"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_region(*_config: object) -> None:
+        raise LookupError("a text")
+
+    instead_of_the_cloud(monkeypatch, no_region)
+    signer = open_signer(RemoteKey(backend, ADDRESS, "k"), lambda: PASSWORD, 30.0)
+
+    with pytest.raises(SigningKeyError, match="can't be used: LookupError; check the region"):
+        await prove(signer)
+
+
+def instead_of_the_cloud(monkeypatch: pytest.MonkeyPatch, on_config: Callable[..., object]) -> None:
+    """Put a signer in memory where the clouds' own libraries would be needed."""
+
+    def made(config: tuple[object, ...]) -> MemorySigner:
+        on_config(*config)
+        return MemorySigner(PAIR)
+
+    async def made_in_the_loop(config: tuple[object, ...]) -> MemorySigner:
+        return made(config)
+
+    aws = SimpleNamespace(AwsKmsSigner=made, AwsKmsSignerConfig=lambda *config: config)
+    gcp = SimpleNamespace(
+        create_gcp_kms_signer=made_in_the_loop, GcpKmsSignerConfig=lambda *config: config
+    )
+    monkeypatch.setitem(sys.modules, "solana_keychain.aws_kms", aws)
+    monkeypatch.setitem(sys.modules, "solana_keychain.gcp_kms", gcp)
 
 
 async def test_a_vault_that_answers_nobody_is_given_up_in_time(tmp_path: Path) -> None:
