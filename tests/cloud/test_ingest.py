@@ -14,7 +14,7 @@ from gridtokenx_cloud.ingest import IngestService, Message
 from gridtokenx_cloud.ports.ingest import Books, Changes, Identity, IngestStore, IngestUnit
 from gridtokenx_cloud.verify import ReadingRules
 from gridtokenx_wire.receipt import LineRejection, decode_receipt
-from gridtokenx_wire.record import ClockQuality, EventRecord
+from gridtokenx_wire.record import ClockQuality, EventRecord, SlotRecord
 from gridtokenx_wire.signing import signer, verify_ed25519
 from tests.support import build_cloud as build
 from tests.support.build_cloud import GATEWAY, METER_ID, OTHER_GATEWAY, Cloud
@@ -148,6 +148,57 @@ def test_a_clock_record_dates_the_readings_of_its_boot_taken_before(cloud: Cloud
         (build.NOON_MS - 60_000,)
     ]
     assert build.receipt(outcome).durable == {"_gateway": {build.EPOCH: ((1, 1),)}}
+
+
+def _dates(cloud: Cloud) -> list[tuple[object, ...]]:
+    return cloud.rows("SELECT seq, reading_timestamp_ms FROM meter_readings ORDER BY seq")
+
+
+def _undated(seq: int) -> SlotRecord:
+    return build.slot(
+        seq, 1_000, at=build.stamp(seq, wall_ms=seq, clock=ClockQuality.UNSYNCHRONISED)
+    )
+
+
+CLOCKS = {
+    "rough": build.clock_record(1, mono_ms=0, wall_ms=build.NOON_MS, error_ms=5_000),
+    "unsure": build.clock_record(
+        2, mono_ms=0, wall_ms=build.NOON_MS + 70, error_ms=0, clock=ClockQuality.HOLDOVER
+    ),
+    "good": build.clock_record(3, mono_ms=9_000, wall_ms=build.NOON_MS + 8_000, error_ms=10),
+    "again": build.clock_record(4, mono_ms=9_500, wall_ms=build.NOON_MS + 8_501, error_ms=10),
+}
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ("rough", "unsure", "good", "again"),
+        ("again", "good", "unsure", "rough"),
+        ("good", "rough", "again", "unsure"),
+        ("unsure", "again", "rough", "good"),
+    ],
+)
+def test_the_best_clock_record_of_a_boot_dates_it_in_whatever_order_they_come(
+    cloud: Cloud, order: tuple[str, ...]
+) -> None:
+    cloud.take(GATEWAY.sends(_undated(1)))
+    for name in order:
+        cloud.take(GATEWAY.sends(CLOCKS[name]))
+    cloud.take(GATEWAY.sends(_undated(2)))
+
+    true_ms = build.NOON_MS - 1_000
+    assert _dates(cloud) == [(1, true_ms + build.SLOT_MS), (2, true_ms + 2 * build.SLOT_MS)]
+
+
+def test_a_reading_with_a_date_of_its_own_keeps_it_whatever_the_clock_records_say(
+    cloud: Cloud,
+) -> None:
+    cloud.take(GATEWAY.sends(build.slot(96, 1_000)))
+
+    cloud.take(GATEWAY.sends(CLOCKS["rough"]), GATEWAY.sends(CLOCKS["good"]))
+
+    assert _dates(cloud) == [(96, build.stamp(96).wall_ms)]
 
 
 def test_an_event_record_is_kept_as_it_came(cloud: Cloud) -> None:

@@ -145,9 +145,19 @@ def sample(seq: int, power_w: int, *, at: Stamp | None = None) -> SampleRecord:
     return SampleRecord(stamp=at or stamp(seq), live=LiveValues(active_power_w=power_w))
 
 
-def clock_record(seq: int, *, mono_ms: int, wall_ms: int, boot_id: str = BOOT) -> ClockRecord:
-    at = stamp(seq, meter_id="_gateway", boot_id=boot_id, mono_ms=mono_ms, wall_ms=wall_ms)
-    return ClockRecord(stamp=at, error_ms=20)
+def clock_record(
+    seq: int,
+    *,
+    mono_ms: int,
+    wall_ms: int,
+    boot_id: str = BOOT,
+    error_ms: int = 20,
+    clock: ClockQuality = ClockQuality.SYNCHRONISED,
+) -> ClockRecord:
+    at = stamp(
+        seq, meter_id="_gateway", boot_id=boot_id, mono_ms=mono_ms, wall_ms=wall_ms, clock=clock
+    )
+    return ClockRecord(stamp=at, error_ms=error_ms)
 
 
 @dataclass
