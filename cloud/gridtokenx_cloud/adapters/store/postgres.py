@@ -1,48 +1,25 @@
 """A PostgreSQL database: one connection per thread, many writers, the rows they touch locked."""
 
-import json
 import re
 import shutil
 import subprocess
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import TransactionStatus
 
-from gridtokenx_cloud.adapters.store.database import Connection, Dialect, Values
-from gridtokenx_cloud.errors import ConfigError, StoreBusyError, StoreRefusedError
+from gridtokenx_cloud.adapters.store.database import Connection
+from gridtokenx_cloud.adapters.store.postgres_connection import (
+    LOCK_SPACE,
+    MINTER,
+    PostgresConnection,
+)
+from gridtokenx_cloud.errors import ConfigError, StoreBusyError
 
-_CONNECT_TIMEOUT_S = 5
-_LOCK_SPACE = 0x677478
-_MINTER, _JOURNAL, _MIGRATION = 1, 2, 3
-# A worker that hangs or a machine that vanishes must not keep rows locked for ever; a commit that
-# was acknowledged must survive a power cut, whatever the server's own default.
-_SESSION = (
-    "SET synchronous_commit = on; SET lock_timeout = '15s';"
-    " SET idle_in_transaction_session_timeout = '60s'; SET tcp_user_timeout = '30s';"
-    " SET client_connection_check_interval = '10s'"
-)
-_DIALECT = Dialect(
-    locks_rows=True,
-    journal_lock=f"SELECT pg_advisory_xact_lock({_LOCK_SPACE}, {_JOURNAL})",
-    migration_lock=f"SELECT pg_advisory_xact_lock({_LOCK_SPACE}, {_MIGRATION})",
-    json_rows="json_array_elements(?::json) AS e(value)",
-    text_at="value ->> {}",
-    int_at="(value ->> {})::bigint",
-    batch_number_given="SELECT setval('mint_batches_batch_id_seq', greatest(max(batch_id),"
-    " (SELECT last_value FROM mint_batches_batch_id_seq))) FROM mint_batches",
-    next_reading_ids="WITH month AS MATERIALIZED (SELECT reading_number_base() AS base)"
-    " SELECT base + nextval('meter_readings_reading_id_seq') % 10000000000"
-    " FROM month, generate_series(1, ?::bigint)",
-)
 # What the two databases only spell differently in a schema.
 _DDL = tuple(
     (re.compile(pattern, re.MULTILINE), instead)
@@ -62,97 +39,6 @@ _DDL = tuple(
         (r"\bVIRTUAL\b", "STORED"),
     )
 )
-_MARKS = re.compile(r"'[^']*'|::|(?<!\w):([a-z_]\w*)|\?|%|\bINDEXED BY \w+")
-_INSERT = re.compile(
-    r"\s*INSERT INTO (\w+) \(([\w,\s]+)\)\s*VALUES \(\?(?:, \?)*\)\s*(.*)", re.DOTALL
-)
-
-
-class PostgresConnection:
-    """`Connection` to the server; outside a transaction each statement is its own."""
-
-    dialect = _DIALECT
-
-    def __init__(self, url: str, name: str) -> None:
-        self._name = name
-        with self._translated():
-            self._raw = psycopg.connect(
-                url,
-                autocommit=True,
-                connect_timeout=_CONNECT_TIMEOUT_S,
-                application_name="gtx-cloud",
-                keepalives_idle=10,
-                keepalives_interval=5,
-                keepalives_count=3,
-                row_factory=_row_factory,
-            )
-            self._raw.adapters.register_loader("numeric", _WholeLoader)
-            self._raw.execute(_SESSION)
-        # Threads come and go; their connections go with them.
-        self._end = weakref.finalize(self, self._raw.close)
-
-    @property
-    def usable(self) -> bool:
-        """Whether the server has not gone away."""
-        return not self._raw.closed
-
-    def execute(self, sql: str, values: Values = (), /) -> "psycopg.Cursor[Any]":
-        """See `Connection.execute`."""
-        with self._translated():
-            if isinstance(values, Mapping):
-                # Named values go into the text, so that the planner sees a condition that
-                # `:user IS NULL` switches off; and a NULL alone has no type to send it by.
-                cursor = psycopg.ClientCursor(self._raw, row_factory=_row_factory)
-                return cursor.execute(_psycopg_sql(sql), values)
-            return self._raw.execute(_psycopg_sql(sql), values)
-
-    def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> "psycopg.Cursor[Any]":
-        """See `Connection.executemany`; plain inserts travel as one COPY or one statement."""
-        all_rows = list(rows)
-        cursor = self._raw.cursor()
-        insert = _INSERT.fullmatch(sql)
-        with self._translated():
-            if not all_rows:
-                return cursor
-            if insert is None:
-                cursor.executemany(_psycopg_sql(sql), all_rows)
-                return cursor
-            table, columns, conflict = insert.groups()
-            if conflict:
-                _insert_json(cursor, table, columns, conflict, all_rows)
-            else:
-                with cursor.copy(f"COPY {table} ({columns}) FROM STDIN".encode()) as copy:
-                    for row in all_rows:
-                        copy.write_row(row)
-        return cursor
-
-    def commit(self) -> None:
-        """End a transaction; one that an error has ended before is refused by name."""
-        if self.execute("COMMIT").statusmessage != "COMMIT":
-            raise StoreRefusedError(f"{self._name}: the transaction had failed before its end")
-
-    def abandon(self) -> None:
-        """Roll back, or drop a connection on which that can't be done."""
-        try:
-            if self._raw.info.transaction_status is TransactionStatus.ACTIVE:
-                self._raw.close()
-            elif self.usable:
-                self._raw.execute("ROLLBACK")
-        except psycopg.Error:
-            self._raw.close()
-
-    def close(self) -> None:
-        """Give the connection back."""
-        self._end()
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (psycopg.IntegrityError, psycopg.DataError, UnicodeEncodeError) as exc:
-            raise StoreRefusedError(f"the store does not take this: {_line(exc)}") from exc
-        except psycopg.Error as exc:
-            raise StoreBusyError(f"{self._name}: {_line(exc)}") from exc
 
 
 class PostgresDatabase:
@@ -222,7 +108,7 @@ class PostgresDatabase:
         """See `Database.only_minter`: a lock that ends with its connection."""
         holder = self._connect()
         try:
-            lock = f"SELECT pg_try_advisory_lock({_LOCK_SPACE}, {_MINTER})"
+            lock = f"SELECT pg_try_advisory_lock({LOCK_SPACE}, {MINTER})"
             if holder.execute(lock).fetchone() != (True,):
                 raise ConfigError(
                     (f"another minter works on {self.name}; stop it, or leave the role settle out",)
@@ -285,73 +171,3 @@ class PostgresDatabase:
             for connection in tuple(self._open):
                 connection.close()
             self._open.clear()
-
-
-class PostgresRow(tuple[Any, ...]):
-    """A `Row`: the same ways in as `sqlite3.Row`."""
-
-    __slots__ = ()
-    places: dict[str, int] = {}  # noqa: RUF012 - set by each subclass, one per list of columns
-
-    def keys(self) -> Iterable[str]:
-        """See `Row.keys`."""
-        return self.places.keys()
-
-    def __getitem__(self, key: Any, /) -> Any:
-        return super().__getitem__(self.places[key] if isinstance(key, str) else key)
-
-
-@lru_cache(maxsize=256)
-def _row_class(names: tuple[str, ...]) -> type[PostgresRow]:
-    places = {name: place for place, name in enumerate(names)}
-    return type("PostgresRow", (PostgresRow,), {"__slots__": (), "places": places})
-
-
-def _row_factory(cursor: "psycopg.Cursor[Any]") -> type[PostgresRow]:
-    return _row_class(tuple(column.name for column in cursor.description or ()))
-
-
-class _WholeLoader(psycopg.adapt.Loader):
-    """Sums of integers are `numeric` there; all of ours are whole."""
-
-    def load(self, data: Any) -> int:
-        return int(bytes(data))
-
-
-@lru_cache(maxsize=512)
-def _psycopg_sql(sql: str) -> bytes:
-    return _MARKS.sub(_mark, sql).encode()
-
-
-def _mark(found: "re.Match[str]") -> str:
-    text = found.group()
-    if text == "?":
-        return "%s"
-    if found[1]:
-        return f"%({found[1]})s"
-    return "" if text.startswith("INDEXED") else text.replace("%", "%%")
-
-
-def _insert_json(
-    cursor: "psycopg.Cursor[Any]",
-    table: str,
-    columns: str,
-    conflict: str,
-    rows: list[Sequence[Any]],
-) -> None:
-    """Insert all rows in one statement; the table itself says of which types they are."""
-    names = [name.strip() for name in columns.split(",")]
-    objects = [dict(zip(names, row, strict=True)) for row in rows]
-    cursor.execute(
-        f"INSERT INTO {table} ({columns}) SELECT {columns}"  # noqa: S608 - our own statement
-        f" FROM json_populate_recordset(NULL::{table}, %s::json) AS new {conflict}".encode(),
-        (json.dumps(objects, default=_hex),),
-    )
-
-
-def _hex(value: bytes) -> str:
-    return f"\\x{value.hex()}"
-
-
-def _line(exc: Exception) -> str:
-    return " ".join(str(exc).split())
