@@ -141,7 +141,10 @@ class Rotation:
             await self._settle(wait_s)
         with self._database.only_minter():
             if left := self._store.unfinished():
-                raise DisputedBatchError(f"batches {left} are not over; see `gtx-cloud batch show`")
+                raise DisputedBatchError(
+                    f"batches {left} are not over; decide over them with `gtx-cloud batch resolve`,"
+                    " or run `gtx-cloud rebuild` on a restored store"
+                )
             async with connected(self._settings) as rpc:
                 await self._agree(rpc)
                 if not plan.handed_over:

@@ -25,7 +25,12 @@ from gridtokenx_cloud.adapters.keystore.files import write_new, write_signer
 from gridtokenx_cloud.adapters.keystore.keychain import KeychainSigner, signs_with
 from gridtokenx_cloud.adapters.keystore.opening import read_password
 from gridtokenx_cloud.adapters.keystore.sealed import ScryptCost, load_sealed_key, seal
-from gridtokenx_cloud.errors import CloudError, SignerUnavailableError, SigningKeyError
+from gridtokenx_cloud.errors import (
+    CloudError,
+    ConfigError,
+    SignerUnavailableError,
+    SigningKeyError,
+)
 from gridtokenx_cloud.ports.keys import KeyFile, KeySigner, RemoteKey, SealedKeyFile
 from tests.support.fake_vault import FakeVault, fake_vault
 
@@ -273,6 +278,34 @@ async def test_a_renewed_token_is_used_at_once(tmp_path: Path) -> None:
         await signer.sign(b"message")
 
     assert set(vault.paths) == {"/v1/transit/sign/mint"}
+
+
+@pytest.mark.parametrize("token", ["hvs.two\nlines", "hvs.\u00fcmlaut", "a\tb"])
+async def test_a_token_that_no_header_can_carry_is_refused_and_not_shown(
+    tmp_path: Path, token: str
+) -> None:
+    async with fake_vault(PAIR, TOKEN) as vault:
+        signer = vault_signer(vault, tmp_path)
+        token_file(tmp_path, token)
+
+        with pytest.raises(SigningKeyError, match="holds no token of Vault") as caught:
+            await signer.sign(b"message")
+
+    assert token not in rendered(caught.value)
+    assert vault.paths == []
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_an_authority_that_is_none_is_a_fault_of_the_configuration(
+    tmp_path: Path, content: str | None
+) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+    source = RemoteKey("vault", ADDRESS, "k", url="https://v.example", ca_file=path)
+
+    with pytest.raises(ConfigError, match=f"ca {path} is no certificate"):
+        open_signer(source, lambda: PASSWORD, 30.0)
 
 
 def test_a_wrong_password_is_one_clear_line(tmp_path: Path) -> None:

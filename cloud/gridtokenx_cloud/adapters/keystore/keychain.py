@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import httpx
+from pydantic import SecretStr
 from solana_keychain import SignerError, SignerErrorCode, SolanaSigner, VaultSignerConfig
 from solana_keychain.vault import VaultSigner
 
@@ -123,13 +124,18 @@ def remote_signer(source: RemoteKey, timeout_s: float) -> KeychainSigner:
 
 
 def _vault(source: RemoteKey) -> Use:
-    tls = ssl.create_default_context(cafile=source.ca_file)
+    try:
+        tls = ssl.create_default_context(cafile=source.ca_file)
+    except OSError as exc:
+        raise ConfigError((f"{source}: ca {source.ca_file} is no certificate: {exc}",)) from exc
 
     async def use(message: bytes) -> bytes:
         if source.token_file is None or source.url is None:
             raise SigningKeyError(f"{source} lacks url or token; see docs/keys.md")
         # The token is read each time: an agent beside Vault renews it in its file.
         token = read_password(source.token_file)
+        if not _fits_a_header(token):
+            raise SigningKeyError(f"{source.token_file} holds no token of Vault: one line of ASCII")
         async with httpx.AsyncClient(verify=tls, trust_env=False) as client:
             config = VaultSignerConfig(
                 api_base_url=source.url,
@@ -141,6 +147,10 @@ def _vault(source: RemoteKey) -> Use:
             return bytes(await VaultSigner(config).sign_message(message))
 
     return use
+
+
+def _fits_a_header(token: SecretStr) -> bool:
+    return token.get_secret_value().isascii() and token.get_secret_value().isprintable()
 
 
 def _aws(source: RemoteKey) -> Use:
