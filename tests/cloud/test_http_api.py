@@ -1,71 +1,23 @@
 """The HTTP API: who gets in, what each may see, how a refusal looks."""
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 
 import httpx
 import pytest
 
-from gridtokenx_cloud.adapters.http_api import build_api
-from gridtokenx_cloud.adapters.limits import AccessLimits
 from gridtokenx_cloud.adapters.store.database import Database
-from gridtokenx_cloud.adapters.store.mint_audit import SqlAuditStore
-from gridtokenx_cloud.adapters.store.views import SqlViews
 from gridtokenx_cloud.errors import StoreBusyError, ValidationError
-from tests.support.store_rows import GATEWAY, StoreRows, signature_of, wallet_of
+from tests.support.http_api import DAY_MS, HOUR_MS, Api, http_api
+from tests.support.store_rows import GATEWAY, signature_of, wallet_of
 
 ORIGIN = "https://grid.example"
 REQUESTS_PER_MINUTE = 40
-HOUR_MS = 3_600_000
-DAY_MS = 24 * HOUR_MS
-
-
-@dataclass
-class Api:
-    """A client of the application, and what the application works with."""
-
-    client: httpx.AsyncClient
-    rows: StoreRows
-    submitted: list[tuple[str, bytes]] = field(default_factory=list)
-    fault: Exception | None = None
-    not_ready: str | None = None
-
-    def submit(self, gateway_id: str, payload: bytes) -> bytes:
-        if self.fault is not None:
-            raise self.fault
-        self.submitted.append((gateway_id, payload))
-        return b'{"v":1}'
-
-    async def get(self, path: str, token: str | None = None) -> httpx.Response:
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        return await self.client.get(f"/api/v1/{path}", headers=headers)
 
 
 @pytest.fixture
 async def api(new_store: Callable[[], Database]) -> AsyncIterator[Api]:
-    rows = StoreRows(new_store())
-    # Noon, so that the day of the tests has a morning.
-    rows.clock.at_ms = rows.clock.at_ms // DAY_MS * DAY_MS + 12 * HOUR_MS
-    parts: list[Api] = []
-    app = build_api(
-        sessions=rows.access,
-        views=SqlViews(rows.database, rows.clock),
-        clock=rows.clock,
-        submit=lambda gateway_id, payload: parts[0].submit(gateway_id, payload),
-        proofs=SqlAuditStore(rows.database).proof_source,
-        ready_checks={"store": lambda: parts[0].not_ready},
-        ws_url="wss://grid.example/ws",
-        allowed_origins=(ORIGIN,),
-        secure_cookies=True,
-        mint_address="Mint111",
-        decimals=9,
-        limits=AccessLimits(rows.clock, REQUESTS_PER_MINUTE),
-    )
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url=ORIGIN) as client:
-        parts.append(Api(client, rows))
-        yield parts[0]
-    rows.database.close()
+    async with http_api(new_store(), ORIGIN, REQUESTS_PER_MINUTE) as made:
+        yield made
 
 
 async def sign_in(api: Api, token: str, origin: str | None = ORIGIN) -> httpx.Response:
@@ -79,7 +31,7 @@ def assert_problem(answer: httpx.Response, status: int, code: str) -> None:
     body = answer.json()
     assert (body["status"], body["code"]) == (status, code)
     assert body["type"] == f"urn:gridtokenx:problem:{code}"
-    assert body["correlation_id"] == answer.headers["x-correlation-id"]
+    assert body["correlation_id"] == answer.headers["x-request-id"]
 
 
 async def test_a_token_becomes_a_cookie_no_script_and_no_other_site_can_use(api: Api) -> None:

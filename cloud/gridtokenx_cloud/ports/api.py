@@ -1,7 +1,7 @@
 """What the HTTP API needs: who asks, and what the store can show."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from gridtokenx_cloud.ports.events import Principal
 
@@ -138,6 +138,72 @@ class PowerPoint:
     power_w: int
 
 
+MintingState = Literal["pending", "processing", "minted", "failed", "held", "nothing_to_mint"]
+Period = Literal["hour", "day", "month"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MintingStatus:
+    """What has become of the energy of one reading.
+
+    Attributes:
+        error_code: Why it is held, or why its credit was refused.
+        next_retry_at: None = no retry is due: all is well, or an operator has to act.
+    """
+
+    reading_id: int
+    status: MintingState
+    credit_wh: int
+    batch_id: int | None
+    batch_state: str | None
+    transaction_signature: str | None
+    error_code: str | None
+    error_reason: str | None
+    attempts: int | None
+    next_retry_at: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipient:
+    """One owner's part of a batch."""
+
+    user_id: str
+    wallet: str
+    credit_wh: int
+    amount_base_units: str
+    held_reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchView:
+    """A batch as it stands on the chain, or on its way there; owners see their own part."""
+
+    batch_id: int
+    state: str
+    readings: int
+    total_wh: int
+    total_base_units: str
+    memo: str
+    merkle_root: str
+    transaction_signature: str | None
+    slot: int | None
+    fee_lamports: int | None
+    sealed_at: str
+    final_at: str | None
+    recipients: tuple[Recipient, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """What a meter's registers rose in one period that begins at *start*, UTC."""
+
+    start: str
+    import_wh: int
+    export_wh: int
+    credit_wh: int
+    readings: int
+
+
 class Views(Protocol):
     """What may be looked at; *user_id* None = everybody's."""
 
@@ -157,6 +223,24 @@ class Views(Protocol):
         Raises:
             ValidationError: The cursor is none of ours.
         """
+        ...
+
+    def reading(self, reading_id: int, user_id: str | None) -> ReadingView | None:
+        """Return one reading; None for a foreign one."""
+        ...
+
+    def minting_status(self, reading_id: int, user_id: str | None) -> MintingStatus | None:
+        """Return what has become of a reading's energy; None for a foreign one."""
+        ...
+
+    def batch(self, batch_id: int, user_id: str | None) -> BatchView | None:
+        """Return one batch; None where nothing of it is the owner's."""
+        ...
+
+    def energy(
+        self, meter_id: str, user_id: str | None, period: Period, since_ms: int, until_ms: int
+    ) -> list[Energy] | None:
+        """Return the energy of whole periods (UTC), oldest first; None for a foreign meter."""
         ...
 
     def mints(

@@ -14,6 +14,7 @@ from gridtokenx_cloud.adapters.http_api import (
     minting_routes,
     problems,
     proof_routes,
+    reading_routes,
     registry_routes,
 )
 from gridtokenx_cloud.adapters.http_api.guard import Guard, security_headers
@@ -93,7 +94,7 @@ def build_api(
     )
     problems.install(app)
     app.add_middleware(Guard, headers=security_headers(ws_url))
-    routers = [auth_routes.router, data_routes.router, proof_routes.router]
+    routers = [auth_routes.router, data_routes.router, reading_routes.router, proof_routes.router]
     if administration is not None:
         routers += [control_routes.router, minting_routes.router, registry_routes.router]
     for router in routers:

@@ -8,6 +8,7 @@ from starlette.concurrency import run_in_threadpool
 
 from gridtokenx_cloud.adapters.http_api.identity import Caller, Parts
 from gridtokenx_cloud.adapters.http_api.problems import ProblemError
+from gridtokenx_cloud.adapters.http_api.roles import shown_to
 from gridtokenx_cloud.ports.api import (
     MeterView,
     MintView,
@@ -65,7 +66,7 @@ class Summary(BaseModel):
 @router.get("/meters")
 def meters(caller: Caller, parts: Parts) -> Meters:
     """List the meters with their power now and the energy of today (UTC)."""
-    return Meters(items=parts.views.meters(caller.user_id))
+    return Meters(items=[shown_to(caller, one) for one in parts.views.meters(caller.user_id)])
 
 
 @router.get("/meters/{meter_id}/power")
@@ -98,13 +99,13 @@ def readings(
 def mints(caller: Caller, parts: Parts, cursor: Cursor = None, limit: Limit = 50) -> MintPage:
     """List mints with their transaction signatures."""
     items, next_cursor = parts.views.mints(caller.user_id, cursor, limit)
-    return MintPage(items=items, next_cursor=next_cursor)
+    return MintPage(items=[shown_to(caller, one) for one in items], next_cursor=next_cursor)
 
 
 @router.get("/summary")
 def summary(caller: Caller, parts: Parts) -> Summary:
     """Return what is minted and what waits."""
-    owners = parts.views.summary(caller.user_id)
+    owners = [shown_to(caller, one) for one in parts.views.summary(caller.user_id)]
     return Summary(
         mint_address=parts.mint_address,
         decimals=parts.decimals,

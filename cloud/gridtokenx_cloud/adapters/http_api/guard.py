@@ -1,6 +1,7 @@
 """Around every request: its id, the size of its body, and the headers of its answer."""
 
 import logging
+import re
 import secrets
 from collections.abc import Mapping
 
@@ -13,6 +14,7 @@ from gridtokenx_cloud.adapters.http_api.problems import internal_problem
 
 _log = logging.getLogger(__name__)
 
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MAX_BODY_BYTES = 131_072
 
 
@@ -51,7 +53,8 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        correlation_id = secrets.token_hex(8)
+        wanted = Headers(scope=scope).get("x-request-id", "")
+        correlation_id = wanted if _REQUEST_ID.fullmatch(wanted) else secrets.token_hex(8)
         scope.setdefault("state", {})["correlation_id"] = correlation_id
 
         started = False
@@ -63,7 +66,7 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in self._headers.items():
                     headers[name] = value
-                headers["X-Correlation-Id"] = correlation_id
+                headers["X-Request-ID"] = correlation_id
                 if scope["path"].startswith("/api/"):
                     headers.setdefault("Cache-Control", "no-store")
             await send(message)

@@ -1,6 +1,7 @@
 """Who may use which admin route, and under whose name a deed is audited."""
 
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends
 from fastapi.params import Depends as Marker
@@ -10,6 +11,7 @@ from gridtokenx_cloud.adapters.http_api.problems import ProblemError
 from gridtokenx_cloud.ports.admin import Administration, Desk
 from gridtokenx_cloud.ports.events import Principal
 
+View = TypeVar("View", bound=Any)
 _RANKS = {"viewer": 1, "operator": 2, "admin": 3}
 
 
@@ -48,3 +50,15 @@ def _desk(caller: Caller, office: Office) -> Desk:
 
 
 OwnDesk = Annotated[Desk, Depends(_desk)]
+
+
+def shown_to(caller: Principal, view: View) -> View:
+    """Return *view* as this role may see it: a viewer sees no wallet in full."""
+    if caller.role != "viewer":
+        return view
+    changed: dict[str, Any] = {}
+    if hasattr(view, "wallet"):
+        changed["wallet"] = f"{view.wallet[:4]}...{view.wallet[-4:]}"
+    if hasattr(view, "recipients"):
+        changed["recipients"] = tuple(shown_to(caller, one) for one in view.recipients)
+    return replace(view, **changed)

@@ -86,6 +86,13 @@ POWER = """
     ORDER BY at_ms
 """
 
+READING = """
+    SELECT reading_id, meter_id, epoch, seq, reading_timestamp_ms, submitted_at_ms, interval_s,
+        import_wh, export_wh, active_power_w, credit_wh, status, reason, batch_id, minted,
+        mint_tx_signature, at_ms
+    FROM meter_readings WHERE reading_id = :reading AND (:user IS NULL OR user_id = :user)
+"""
+
 READINGS = """
     SELECT reading_id, meter_id, epoch, seq, reading_timestamp_ms, submitted_at_ms, interval_s,
         import_wh, export_wh, active_power_w, credit_wh, status, reason, batch_id, minted,

@@ -9,6 +9,7 @@ from typing import Any
 from gridtokenx_cloud.adapters.store import view_queries as sql
 from gridtokenx_cloud.adapters.store.database import Connection, Database, Row
 from gridtokenx_cloud.adapters.store.reading import reading
+from gridtokenx_cloud.adapters.store.reading_views import SqlReadingViews
 from gridtokenx_cloud.errors import ValidationError
 from gridtokenx_cloud.events import rfc3339
 from gridtokenx_cloud.ports.api import (
@@ -26,11 +27,11 @@ _DAY_MS = 86_400_000
 _MAX_POWER_POINTS = 2_000
 
 
-class SqlViews:
+class SqlViews(SqlReadingViews):
     """Reads only; safe to share between threads."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
-        self._database = database
+        super().__init__(database)
         self._clock = clock
 
     def meters(self, user_id: str | None) -> list[MeterView]:
@@ -84,6 +85,13 @@ class SqlViews:
         last = page[-1] if len(rows) > limit else None
         behind = None if last is None else [last["at_ms"], last["reading_id"]]
         return [_reading(row) for row in page], _close(behind)
+
+    def reading(self, reading_id: int, user_id: str | None) -> ReadingView | None:
+        """See `Views.reading`."""
+        values = {"reading": reading_id, "user": user_id}
+        with reading(self._database) as connection:
+            row = connection.execute(sql.READING, values).fetchone()
+        return None if row is None else _reading(row)
 
     def mints(
         self, user_id: str | None, cursor: str | None, limit: int
