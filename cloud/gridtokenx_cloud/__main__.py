@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from gridtokenx_cloud.adapters.system import forbid_core_dumps
 from gridtokenx_cloud.commands.context import Context
 from gridtokenx_cloud.errors import CloudError, ConfigError
 
@@ -58,6 +59,14 @@ class LazyGroup(click.Group):
         )
         return next(command for command in commands if command.name == cmd_name)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """See `click.Group.format_commands`: here each first sentence is shown whole."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, command.get_short_help_str(200)) for name, command in commands if command]
+            )
+
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
@@ -77,6 +86,8 @@ def cli(ctx: click.Context, env_file: Path | None, database_url: str | None) -> 
 
 def main() -> None:
     """Run one command; 0 done, 1 the thing asked about is bad, 2 usage or configuration."""
+    # Many commands read a key; none of them leaves it in a file.
+    forbid_core_dumps()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -9,8 +9,13 @@ from pathlib import Path
 import pytest
 
 from gridtokenx_cloud.__main__ import _COMMANDS, run
+from gridtokenx_cloud.adapters.store.database import open_database
+from gridtokenx_cloud.adapters.store.mint_queue import SqlMintQueue
 from gridtokenx_cloud.commands.context import Row, emit
+from gridtokenx_cloud.ports.mint import Refusal
 from gridtokenx_cloud.settings import GROUPS
+from gridtokenx_cloud.tokenization import RetryPolicy
+from tests.support.mint_world import add_credits, add_owner
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +51,84 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert code == 0
     assert all(f"  {command} " in said for command in _COMMANDS)
+
+
+def test_help_shows_what_a_command_does_as_a_whole_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run(["--help"])
+
+    said = capsys.readouterr().out.partition("Commands:")[2]
+    assert "verify-proof" in said
+    assert "..." not in said
+
+
+def test_a_password_is_drawn_only_for_a_gateway_that_there_is(
+    store: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run(["--database-url", store, "gateway", "password", "stranger"])
+
+    said = capsys.readouterr()
+    assert code == 1
+    assert "password" not in said.out
+    assert "Gateway stranger is not enrolled" in said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["set", "nope=1"], "UnknownVariable: nope"),
+        (["set", "decimals=3"], "decimals is fixed"),
+        (["set", "batch_size=0"], "set it to 1..1000"),
+        (["set", "batch_size"], "is not NAME=VALUE"),
+        (["unset", "nope"], "UnknownVariable: nope"),
+        (["unset", "batch_size", "kwh_to_token_ratio"], "kwh_to_token_ratio is fixed"),
+    ],
+)
+def test_a_setting_that_cannot_change_is_refused_by_name_and_changes_nothing(
+    store: str, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    run(["--database-url", store, "config", "set", "batch_size=40"])
+    capsys.readouterr()
+
+    code = run(["--database-url", store, "config", *arguments])
+
+    assert code == 2
+    assert says in capsys.readouterr().err
+    run(["--database-url", store, "config", "list", "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["setting"]: row["value"] for row in rows}["batch_size"] == "40"
+
+
+def test_a_refused_credit_is_sent_on_and_laid_aside_by_number(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = open_database(store)
+    add_owner(database, 1)
+    ids = add_credits(database, 1, (500, 700), 0)
+    policy = RetryPolicy()
+    queue = SqlMintQueue(database, lambda: policy)
+    queue.refuse(ids, Refusal("RecipientRefused", "frozen"), 0)
+    database.close()
+    first, second = map(str, ids)
+
+    def gtx(*arguments: str) -> list[dict[str, object]]:
+        capsys.readouterr()
+        assert run(["--database-url", store, "retry", *arguments, "--json"]) == 0
+        found: list[dict[str, object]] = json.loads(capsys.readouterr().out)
+        return found
+
+    given_up = gtx("give-up", first)
+    parked = gtx("list", "--parked")
+    requeued = gtx("requeue", first, second)
+    both = gtx("list")
+
+    assert given_up == [{"reading_id": ids[0], "status": "given up"}]
+    assert [row["reading_id"] for row in parked] == [ids[0]]
+    assert [row["status"] for row in requeued] == ["requeued", "requeued"]
+    assert [row["parked_at"] for row in both] == [None, None]
+    assert run(["--database-url", store, "retry", "requeue", "999"]) == 1
+    assert "is not in the retry queue" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

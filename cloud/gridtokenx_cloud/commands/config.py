@@ -67,6 +67,9 @@ def config_set(context: CommandContext, pairs: tuple[str, ...]) -> None:
 @click.pass_obj
 def config_unset(context: CommandContext, names: tuple[str, ...]) -> None:
     """Go back to what the environment says."""
+    from gridtokenx_cloud.settings.live import known
+
+    known(names)
     _change(context, dict.fromkeys(names))
     click.echo("\n".join(names))
 

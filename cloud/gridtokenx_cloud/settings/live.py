@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pydantic
@@ -36,10 +36,7 @@ def overridden(settings: Settings, overrides: Mapping[str, str]) -> Tokenization
         FixedSettingError: A field that can't change while running.
         ConfigError: With every fault at once, also of rules that span several settings.
     """
-    unknown = [_unknown(name) for name in overrides if name not in LIVE_FIELDS]
-    if unknown:
-        fixed = all(name in TokenizationConfig.model_fields for name in overrides)
-        raise (FixedSettingError if fixed else ConfigError)(tuple(map(str, unknown)))
+    known(overrides)
     values: dict[str, Any] = settings.tokenization.model_dump() | dict(overrides)
     try:
         group = TokenizationConfig.model_validate(values)
@@ -53,6 +50,20 @@ def overridden(settings: Settings, overrides: Mapping[str, str]) -> Tokenization
     if broken:
         raise ConfigError(tuple(map(str, broken)))
     return group
+
+
+def known(names: Iterable[str]) -> None:
+    """Refuse names of settings that cannot change while running.
+
+    Raises:
+        FixedSettingError: They exist, but the store and the chain are tied to them.
+        ConfigError: One does not exist.
+    """
+    unknown = [name for name in names if name not in LIVE_FIELDS]
+    if unknown:
+        fixed = all(name in TokenizationConfig.model_fields for name in unknown)
+        kind = FixedSettingError if fixed else ConfigError
+        raise kind(tuple(str(_unknown(name)) for name in unknown))
 
 
 def _unknown(name: str) -> Fault:
