@@ -22,11 +22,6 @@ def _cheap_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.fixture(autouse=True)
-def _this_process_may_dump(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gridtokenx_cloud.commands.keys.forbid_core_dumps", lambda: None)
-
-
 @pytest.fixture
 def password_file(tmp_path: Path) -> Path:
     path = tmp_path / "password"
@@ -118,19 +113,6 @@ def test_a_service_that_is_not_described_is_refused(capsys: pytest.CaptureFixtur
     assert "hvs.secret" not in said
 
 
-def test_the_cloud_forbids_dumps_before_it_looks_for_a_key(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    forbidden: list[bool] = []
-    monkeypatch.setattr(
-        "gridtokenx_cloud.commands.run.forbid_core_dumps", lambda: forbidden.append(True)
-    )
-    monkeypatch.setenv("GTX_CLOUD_NO_SUCH_SETTING", "1")
-
-    assert run(["run"]) == 2
-    assert forbidden == [True]
-
-
 _DUMPABLE = """
 import ctypes, resource
 from gridtokenx_cloud.adapters.system import forbid_core_dumps
@@ -147,3 +129,23 @@ def test_a_process_with_a_key_can_not_be_dumped_or_looked_into() -> None:
     )
 
     assert done.stdout.strip() == "1 0 (0, 0)"
+
+
+@pytest.mark.integration
+def test_a_command_that_holds_a_key_leaves_no_core_file(tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "gridtokenx_cloud", "keys", "new", "--sealed", "key"]
+    # What it says first is the question for the password: it has made the key by then.
+    with subprocess.Popen(
+        program,
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.read(1)
+        limits = Path(f"/proc/{process.pid}/limits").read_text()
+        process.kill()
+
+    [core] = [line for line in limits.splitlines() if line.startswith("Max core file size")]
+    assert core.split()[4:6] == ["0", "0"]

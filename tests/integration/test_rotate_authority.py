@@ -141,7 +141,6 @@ def place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Place:
     """An operator with a token of their own."""
-    monkeypatch.setattr("gridtokenx_cloud.commands.rotation.forbid_core_dumps", lambda: None)
     for name in ("adapters.solana_rpc.sending._POLL_S", "minting.POLL_S"):
         monkeypatch.setattr(f"gridtokenx_cloud.{name}", 0.2)
     made = Place(tmp_path, localnet)

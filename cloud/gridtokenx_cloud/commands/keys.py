@@ -11,7 +11,6 @@ from gridtokenx_cloud.adapters.keystore import LocalSigner, load_key, prove
 from gridtokenx_cloud.adapters.keystore.files import write_new, write_signer
 from gridtokenx_cloud.adapters.keystore.opening import read_password
 from gridtokenx_cloud.adapters.keystore.sealed import load_sealed_key, seal, sealed_address
-from gridtokenx_cloud.adapters.system import forbid_core_dumps
 from gridtokenx_cloud.commands.context import CommandContext
 from gridtokenx_cloud.errors import CloudError, ConfigError
 from gridtokenx_cloud.key_wiring import open_key
@@ -33,7 +32,6 @@ _password_option = click.option(
 @click.group("keys")
 def keys() -> None:
     """Signing keys."""
-    forbid_core_dumps()
 
 
 @keys.command("new")

@@ -4,7 +4,6 @@ import asyncio
 
 import click
 
-from gridtokenx_cloud.adapters.system import forbid_core_dumps
 from gridtokenx_cloud.commands.context import CommandContext
 from gridtokenx_cloud.commands.keys import key_source
 from gridtokenx_cloud.key_wiring import open_key
@@ -33,7 +32,6 @@ def rotate_authority(context: CommandContext, new: str, apply: bool, wait_secs: 
     Batches in flight are brought to their end, then the chain gets the new authority, then the
     store. Stopped anywhere, the same command goes on from there.
     """
-    forbid_core_dumps()
     settings = context.settings
     following = open_key(settings, key_source(new))
     rotation = Rotation(settings, context.database(), context.clock, following, context.actor)

@@ -2,7 +2,6 @@
 
 import click
 
-from gridtokenx_cloud.adapters.system import forbid_core_dumps
 from gridtokenx_cloud.app import build, serve
 from gridtokenx_cloud.commands.context import Context
 from gridtokenx_cloud.logs import configure_logging
@@ -14,8 +13,6 @@ from gridtokenx_cloud.settings import secret_values
 @click.pass_context
 def run(click_context: click.Context, roles: str | None) -> None:
     """Run the cloud until SIGTERM or Ctrl-C; roles: ingest, settle, api, events."""
-    # Before the first key is read.
-    forbid_core_dumps()
     context: Context = click_context.obj
     settings = context.complete_settings(roles)
     configure_logging(settings.cloud.log_level, settings.cloud.log_format, secret_values(settings))
