@@ -30,17 +30,31 @@ from gridtokenx_cloud.tokenization import (
 
 _DUST_AGE_MS = 24 * 3600 * 1000
 
-_FETCH = """
-    SELECT reading_id, user_id, wallet_address, meter_id, credit_wh, submitted_at_ms
-    FROM mint_queue
-    WHERE CASE WHEN :retries = 1 THEN attempts IS NOT NULL AND parked_at_ms IS NULL
-            AND next_retry_at_ms <= :now_ms ELSE attempts IS NULL END
-        AND owner_percentile(user_id) < :owner_percent
+_CREDITS = """
+    SELECT r.reading_id, r.user_id, u.wallet AS wallet_address, r.meter_id, r.credit_wh,
+        r.submitted_at_ms
+"""
+_WANTED = """
+        AND r.credit_wh > 0 AND r.minted = 0 AND r.batch_id IS NULL
+        AND (:owner_percent >= 100 OR owner_percentile(r.user_id) < :owner_percent)
         -- An owner below the threshold must not fill the window, or others would starve behind.
-        AND (:threshold_wh = 0 OR user_id IN (
+        AND (:threshold_wh = 0 OR r.user_id IN (
             SELECT user_id FROM mint_queue GROUP BY user_id
             HAVING SUM(credit_wh) >= :threshold_wh OR MIN(submitted_at_ms) <= :dust_ms))
-    ORDER BY submitted_at_ms, reading_id LIMIT :limit
+    ORDER BY r.submitted_at_ms, r.reading_id LIMIT :limit
+"""
+_FETCH_FRESH = f"""
+    {_CREDITS} FROM meter_readings r JOIN users u ON u.user_id = r.user_id
+    WHERE NOT EXISTS (SELECT 1 FROM minting_retry_queue q WHERE q.reading_id = r.reading_id)
+    {_WANTED}
+"""  # noqa: S608 - constants
+# From the few refused ones to their readings (CROSS JOIN keeps SQLite to that order): the whole
+# backlog is never walked for them.
+_FETCH_DUE = f"""
+    {_CREDITS} FROM minting_retry_queue q CROSS JOIN meter_readings r
+    JOIN users u ON u.user_id = r.user_id
+    WHERE r.reading_id = q.reading_id AND q.parked_at_ms IS NULL AND q.next_retry_at_ms <= :now_ms
+    {_WANTED}
 """
 
 
@@ -65,9 +79,9 @@ class SqlMintQueue:
             "dust_ms": selection.now_ms - _DUST_AGE_MS,
         }
         half = max(1, selection.limit // 2)
-        due = read.execute(_FETCH, values | {"retries": 1, "limit": half}).fetchall()
-        rest = {"retries": 0, "limit": selection.limit - len(due)}
-        fresh = read.execute(_FETCH, values | rest).fetchall()
+        due = read.execute(_FETCH_DUE, values | {"limit": half}).fetchall()
+        rest = {"limit": selection.limit - len(due)}
+        fresh = read.execute(_FETCH_FRESH, values | rest).fetchall()
         rows = sorted(due + fresh, key=lambda row: (row["submitted_at_ms"], row["reading_id"]))
         return [UnmintedReading(**dict(row)) for row in rows]
 
