@@ -13,7 +13,8 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from bench.mint_rig import Rig, accounts_for, localnet_url, rig
+from bench.mint_latency import SLOWEST_S, stored_to_final
+from bench.mint_rig import Rig, accounts_for, localnet, rig
 from gridtokenx_cloud.adapters.solana_rpc.upkeep import SolanaUpkeep
 from gridtokenx_cloud.adapters.store.mint_upkeep import SqlMintUpkeep
 from gridtokenx_cloud.formats import TransactionFormat, max_recipients
@@ -154,7 +155,8 @@ async def _balance(made: Rig, address: str) -> int:
 
 async def measure() -> dict[str, object]:
     """Run everything once."""
-    with localnet_url() as url:
+    with localnet() as node:
+        url = node.url
         speeds: dict[str, dict[str, int]] = {}
         for form in TransactionFormat:
             speeds[form.value] = {

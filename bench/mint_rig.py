@@ -20,6 +20,7 @@ from gridtokenx_cloud.adapters.keystore import LocalSigner, PolicySigner, Signer
 from gridtokenx_cloud.adapters.localnet import chain as chain_module
 from gridtokenx_cloud.adapters.localnet import serve
 from gridtokenx_cloud.adapters.localnet.packet import Incoming
+from gridtokenx_cloud.adapters.localnet.server import tick
 from gridtokenx_cloud.adapters.solana_rpc.chain import SolanaMintChain
 from gridtokenx_cloud.adapters.solana_rpc.history import SolanaHistory
 from gridtokenx_cloud.adapters.solana_rpc.mint_creation import MintCreation, MintSpec
@@ -38,22 +39,29 @@ from gridtokenx_cloud.adapters.system import SystemClock
 from gridtokenx_cloud.batching import Markers
 from gridtokenx_cloud.formats import TransactionFormat
 from gridtokenx_cloud.mint_rules import MintRules
+from gridtokenx_cloud.minting import Sleep
 from gridtokenx_cloud.settle import MeterPollingService
 from gridtokenx_cloud.tokenization import RetryPolicy
 from tests.support.mint_world import CONVERSION, SECRET, wallet
 
 _CAP = 10**15
+CLUSTER_BLOCK_MS = 400
 
 
 class InstantChain(chain_module.Localnet):
-    """Makes a block of every transaction."""
+    """Makes a block of every transaction, until it is told not to."""
+
+    instant = True
 
     def submit(self, incoming: Incoming) -> None:
         super().submit(incoming)
-        self.advance()
+        if self.instant:
+            self.advance()
 
 
 def _serve(pipe: Connection) -> None:
+    usual_lag, usual_age = dict(chain_module.LAG_BLOCKS), chain_module.MAX_AGE_BLOCKS
+
     async def run() -> None:
         cast("dict[str, int]", chain_module.LAG_BLOCKS).update(confirmed=0, finalized=0)
         # A block per transaction makes blocks far faster than a cluster does.
@@ -64,19 +72,40 @@ def _serve(pipe: Connection) -> None:
             while not pipe.poll():
                 await asyncio.sleep(0.05)
                 chain.advance()
+            if pipe.recv() != "blocks":
+                return
+            chain.instant = False
+            cast("dict[str, int]", chain_module.LAG_BLOCKS).update(usual_lag)
+            chain_module.MAX_AGE_BLOCKS = usual_age
+            blocks = asyncio.create_task(tick(chain, CLUSTER_BLOCK_MS))
+            while not pipe.poll():
+                await asyncio.sleep(0.05)
+            blocks.cancel()
 
     asyncio.run(run())
 
 
+class Node:
+    """A localnet in a second process; at first its blocks come at once, and are final."""
+
+    def __init__(self, url: str, pipe: Connection) -> None:
+        self.url = url
+        self._pipe = pipe
+
+    def make_blocks_as_a_cluster(self) -> None:
+        """From now on a block takes 400 ms, and 32 more make it final."""
+        self._pipe.send("blocks")
+
+
 @contextmanager
-def localnet_url() -> Iterator[str]:
+def localnet() -> Iterator[Node]:
     """Run a localnet in a second process."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,))
     process.start()
     try:
-        yield ours.recv()
+        yield Node(ours.recv(), ours)
     finally:
         ours.send("stop")
         process.join(10)
@@ -110,6 +139,7 @@ async def rig(
     keys: int = 2,
     concurrent: int = 1,
     recipients: int = 64,
+    pause: Sleep = no_pause,
 ) -> AsyncIterator[Rig]:
     """Give a new token and store."""
     authority = Keypair()
@@ -133,6 +163,7 @@ async def rig(
         max_transactions_per_batch=100,
         concurrent_batches=concurrent,
         max_batch_size=recipients,
+        auto_trigger_on_submit=True,
     )
     with tempfile.TemporaryDirectory() as folder:
         database = SqliteDatabase(Path(folder) / "cloud.db")
@@ -148,7 +179,7 @@ async def rig(
             rules=lambda: rules,
             markers=markers,
             clock=clock,
-            sleep=no_pause,
+            sleep=pause,
         )
         try:
             yield Rig(database, rpc, sender, store, service, chain, tables, markers)
