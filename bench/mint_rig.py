@@ -78,8 +78,7 @@ def _serve(pipe: Connection) -> None:
             cast("dict[str, int]", chain_module.LAG_BLOCKS).update(usual_lag)
             chain_module.MAX_AGE_BLOCKS = usual_age
             blocks = asyncio.create_task(tick(chain, CLUSTER_BLOCK_MS))
-            while not pipe.poll():
-                await asyncio.sleep(0.05)
+            await asyncio.to_thread(pipe.recv)
             blocks.cancel()
 
     asyncio.run(run())
