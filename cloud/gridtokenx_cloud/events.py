@@ -165,20 +165,26 @@ def to_json(event: MarketEvent, event_id: str, at_ms: int) -> str:
 
 def without_id(event: MarketEvent, at_ms: int) -> str:
     """Return what `with_id` completes: the same for every stream an event goes to."""
-    data = {
-        name: value for name in _FIELDS[type(event)] if (value := getattr(event, name)) is not None
-    }
-    value: dict[str, Any] = {
-        "source": "/gridtokenx",
-        "type": event.type,
-        "time": rfc3339(at_ms),
-        "datacontenttype": "application/json",
-        "data": {"v": 1, **data},
-    }
-    subject = data.get("meter_id")
-    if subject is not None:
-        value["subject"] = subject
-    return _encode(value)
+    data = "".join(
+        [
+            f',"{name}":{_json(value)}'
+            for name in _FIELDS[type(event)]
+            if (value := getattr(event, name)) is not None
+        ]
+    )
+    meter_id = getattr(event, "meter_id", None)
+    subject = "" if meter_id is None else f',"subject":{_json(meter_id)}'
+    return (
+        f'{{"source":"/gridtokenx","type":"{event.type}","time":"{rfc3339(at_ms)}",'
+        f'"datacontenttype":"application/json","data":{{"v":1{data}}}{subject}}}'
+    )
+
+
+def _json(value: object) -> str:
+    """Return JSON text; of texts and numbers at a third of what the encoder takes."""
+    if type(value) is int:
+        return str(value)
+    return encode_basestring_ascii(value) if isinstance(value, str) else _encode(value)
 
 
 def with_id(body: str, event_id: str) -> str:
