@@ -138,6 +138,12 @@ def test_ranges_hold_exactly_what_was_put_in_and_stay_apart(seqs: list[int]) -> 
     assert all(left[1] + 1 < right[0] for left, right in pairwise(ranges))
 
 
+def test_a_number_that_follows_a_range_makes_it_longer_and_one_between_two_joins_them() -> None:
+    assert add_seq(((1, 3),), 4) == ((1, 4),)
+    assert add_seq(((2, 4),), 1) == ((1, 4),)
+    assert add_seq(((1, 3), (5, 7)), 4) == ((1, 7),)
+
+
 def span_of(first: Mark, newest: Mark) -> Span:
     return Span(
         first=first,
