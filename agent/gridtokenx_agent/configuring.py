@@ -108,7 +108,7 @@ class Configuration:
                     return Answer(outcome="done", detail="the configuration is the same")
                 return await self._try(new, staged)
         except ConfigError as exc:
-            faults = "; ".join(exc.faults).replace(f"{self._path.parent}/.", "")
+            faults = "; ".join(exc.faults).replace(f"{self._path.resolve().parent}/.", "")
             return Answer(outcome="refused", detail=faults)
 
     async def _try(self, new: AgentSettings, staged: Staged) -> Answer:

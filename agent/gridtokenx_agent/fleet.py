@@ -22,7 +22,15 @@ LONGEST_PERIOD_S = 60
 PERIODS_OF_GRACE = 3
 
 
-Look = Callable[[MeterBus, frozenset[int]], Awaitable[list[dict[str, Any]]]]
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """Who else is on a bus, and which device ids there was no time to ask."""
+
+    devices: list[dict[str, Any]]
+    unasked: tuple[int, ...] = ()
+
+
+Look = Callable[[MeterBus, frozenset[int]], Awaitable[Looked]]
 """A bus and the device ids that are known on it -> who else is there."""
 
 
@@ -116,7 +124,7 @@ class Fleet:
                 return False
             await clock.sleep_until(min(now_ms + pause_ms, end_ms))
 
-    async def scan(self, url: str, look: Look) -> list[dict[str, Any]] | None:
+    async def scan(self, url: str, look: Look) -> Looked | None:
         """Look for meters on a running bus that are not configured; None = no such bus."""
         bus, link = self._buses.get(url), self._links.get(url)
         if bus is None or link is None:

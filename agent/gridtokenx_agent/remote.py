@@ -40,8 +40,8 @@ class Answer:
     then: Callable[[], Awaitable[None]] | None = None
 
 
-Action = Callable[[str], Awaitable[Answer]]
-"""Argument of the command -> how it ended."""
+Action = Callable[[str, int], Awaitable[Answer]]
+"""Argument of the command, and for how many ms the cloud waits -> how it ended."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -95,6 +95,13 @@ def refusal(command: Command, now: Instant, cloud: CloudTime) -> str | None:
     if command.issued_ms > now.wall_ms + AHEAD_MS:
         return f"it was issued at {command.issued_ms}, here it is only {now.wall_ms}"
     return None
+
+
+def left_ms(command: Command, now: Instant) -> int:
+    """Return for how long a command that is carried out from *now* on is still waited for."""
+    if now.clock is ClockQuality.UNSYNCHRONISED:
+        return command.expires_ms - command.issued_ms
+    return command.expires_ms - max(command.issued_ms, now.wall_ms)
 
 
 class Remote:
@@ -170,7 +177,7 @@ class Remote:
                 outcome="refused", detail=f"{command.command} is not available at this gateway"
             )
         try:
-            return await action(command.argument)
+            return await action(command.argument, left_ms(command, self._parts.clock.now()))
         except AgentError as exc:
             return Answer(outcome="failed", detail=str(exc))
         except Exception as exc:  # noqa: BLE001 - a defect in one command may not end the others

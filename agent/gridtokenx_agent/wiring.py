@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from gridtokenx_agent.actions import actions, look_for_meters, plain
+from gridtokenx_agent.actions import actions, plain, search_for_meters
 from gridtokenx_agent.adapters.buffer_depth import buffer_depth
 from gridtokenx_agent.adapters.buffer_status import read_status
 from gridtokenx_agent.adapters.command_log import SqliteCommandLog
@@ -207,7 +207,7 @@ class Agent:
                     self._fleet,
                     self.configuration,
                     self._status,
-                    look_for_meters,
+                    search_for_meters,
                     self._restart,
                 ),
             )

@@ -36,7 +36,10 @@ class CommandName(StrEnum):
     READ_NOW = "read-now"
     """Read each meter once; nothing is recorded."""
     SCAN = "scan"
-    """Look for meters on one bus; the argument is the bus URL of the configuration."""
+    """Look for meters on one bus; the argument is the bus URL of the configuration.
+
+    After a space may stand device ids, `7` or `11-40`; without them 1 to 10 are asked.
+    """
     STATUS = "status"
     SET_CONFIG = "set-config"
     """The argument is the whole configuration file."""

@@ -293,3 +293,21 @@ async def test_nothing_changes_while_the_disk_takes_no_rows(site: Site) -> None:
     assert answer.outcome == "refused"
     assert "free disk space" in answer.detail
     assert site.path.read_bytes() == site.before
+
+
+async def test_a_configuration_behind_a_link_is_replaced_where_it_is(
+    site: Site, tmp_path: Path
+) -> None:
+    kept = tmp_path / "state" / "agent.toml"
+    kept.parent.mkdir()
+    site.path.rename(kept)
+    site.path.symlink_to(kept)
+    text = site.text(interval_s=900)
+
+    async with site.running() as configuration:
+        answer = await configuration.change(text)
+
+    assert answer.outcome == "done"
+    assert site.path.is_symlink()
+    assert kept.read_text() == text
+    assert [path.name for path in kept.parent.iterdir()] == ["agent.toml"]

@@ -82,7 +82,8 @@ def test_questions_and_a_search_give_a_configuration_that_is_right(
         for entry in bus["meter"]
     ] == [("ROOF", "abb-b23", 1, 11_000), ("CELLAR", "abb-b23", 4, None)]
     assert bus["url"] == url
-    assert "gtx-cloud meter add CELLAR" in out
+    assert "gtx-cloud gateway accept CLAIM --user OWNER --name NAME" in out
+    assert "--rated-power-w W in addition, for CELLAR" in out
     assert "meter ROOF: answers: import" in err
 
 
@@ -156,3 +157,16 @@ def test_files_root_makes_belong_to_whom_the_folder_belongs(cli: Cli, tmp_path: 
     ]
     assert key.stat().st_mode & 0o777 == 0o600
     assert config.stat().st_mode & 0o007 == 0
+
+
+def test_a_link_to_where_the_service_may_write_is_followed(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "etc").mkdir()
+    link = tmp_path / "etc" / "agent.toml"
+    link.symlink_to(tmp_path / "state" / "agent.toml")
+
+    code, _, _ = cli(*init_arguments(tmp_path, config=str(link)))
+
+    assert code == 0
+    assert link.is_symlink()
+    assert (tmp_path / "state" / "agent.toml").is_file()

@@ -66,8 +66,8 @@ class Gateway:
         self.log = SqliteCommandLog(self.path)
         self.remote = self.boot()
 
-    def boot(self, action: Callable[[str], Awaitable[Answer]] | None = None) -> Remote:
-        async def run(argument: str) -> Answer:
+    def boot(self, action: Callable[[str, int], Awaitable[Answer]] | None = None) -> Remote:
+        async def run(argument: str, _left_ms: int) -> Answer:
             self.ran.append(argument)
             return Answer(outcome="done", detail="ran", result={"n": len(self.ran)})
 
@@ -216,7 +216,7 @@ async def test_what_has_no_action_is_answered_as_not_available(gateway: Gateway)
 async def test_a_command_that_fails_is_answered_and_the_next_one_runs(
     gateway: Gateway, error: Exception
 ) -> None:
-    async def fail(_: str) -> Answer:
+    async def fail(_argument: str, _left_ms: int) -> Answer:
         raise error
 
     gateway.boot(fail)
@@ -232,7 +232,7 @@ async def test_a_command_cut_short_by_the_end_of_the_agent_is_answered_at_the_ne
 ) -> None:
     hanging = asyncio.Event()
 
-    async def hang(_: str) -> Answer:
+    async def hang(_argument: str, _left_ms: int) -> Answer:
         hanging.set()
         await asyncio.sleep(3600)
         raise AssertionError
@@ -244,7 +244,7 @@ async def test_a_command_cut_short_by_the_end_of_the_agent_is_answered_at_the_ne
     await asyncio.gather(task, return_exceptions=True)
 
     again = asyncio.create_task(gateway.boot().run())
-    while not gateway.replies:  # noqa: ASYNC110 - a list sets no event
+    while not gateway.notes:  # noqa: ASYNC110 - a list sets no event
         await asyncio.sleep(0.01)
     again.cancel()
     await asyncio.gather(again, return_exceptions=True)
@@ -264,7 +264,7 @@ async def test_a_command_that_cannot_be_written_down_does_not_run(gateway: Gatew
 
 
 async def test_a_result_too_long_for_a_reply_is_left_out_and_said(gateway: Gateway) -> None:
-    async def talk(_: str) -> Answer:
+    async def talk(_argument: str, _left_ms: int) -> Answer:
         return Answer(outcome="done", detail="much", result={"text": "x" * 200_000})
 
     gateway.boot(talk)

@@ -7,8 +7,10 @@ import pytest
 from gridtokenx_agent.app import mqtt_address, read_settings
 from gridtokenx_agent.errors import ConfigError
 from gridtokenx_agent.settings import AgentSettings
+from gridtokenx_agent.settings.document import page, undocumented
 from tests.support import build
 
+ROOT = Path(__file__).parents[2]
 GOOD = f"""
 [gateway]
 key_file = "gateway.key"
@@ -169,3 +171,8 @@ def test_an_unreadable_password_file_is_a_fault_of_the_configuration(tmp_path: P
 
     with pytest.raises(ConfigError, match=r"mqtt\.password_file /nowhere/pw"):
         mqtt_address(read(tmp_path, text).mqtt, "GW")
+
+
+def test_the_reference_names_every_key_and_the_page_is_fresh() -> None:
+    assert undocumented() == []
+    assert (ROOT / "docs" / "agent-configuration.md").read_text(encoding="utf-8") == page()

@@ -166,6 +166,7 @@ def test_the_cloud_reads_now_scans_and_asks_for_the_status(
 ) -> None:
     read = site.command("read-now")
     scan = site.command("scan", f"tcp://127.0.0.1:{site.meter_port}")
+    beyond = site.command("scan", f"tcp://127.0.0.1:{site.meter_port} 1-247")
     status = site.command("status")
     elsewhere = site.command("scan", "tcp://127.0.0.1:1")
 
@@ -175,10 +176,12 @@ def test_the_cloud_reads_now_scans_and_asks_for_the_status(
     assert meter["meter_id"] == "HOUSE-17"
     assert isinstance(meter["import_wh"], int)
     assert scan["outcome"] == "done"
+    assert beyond["outcome"] == "refused"
+    assert "ask for fewer" in beyond["detail"]
     assert status["result"]["buffer"]["meters"][0]["state"] == "ok"
     assert elsewhere["outcome"] == "refused"
     actions = [action for action, _ in site.audit() if action != "gateway_enrolled"]
-    assert actions == ["command_sent", "command_answered"] * 4
+    assert actions == ["command_sent", "command_answered"] * 5
 
 
 def test_a_new_configuration_holds_and_a_dead_one_is_taken_back(

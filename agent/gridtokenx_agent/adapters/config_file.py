@@ -33,9 +33,12 @@ class StagedConfig:
 def staged(target: Path, text: str) -> Iterator[StagedConfig]:
     """Write *text* beside *target*, on disk before anything relies on it.
 
+    A link is followed: the service may write where the file is, not where the link is.
+
     Raises:
         ConfigError: The folder takes no file.
     """
+    target = target.resolve()
     path = target.with_name(f".{target.name}.new")
     try:
         mode = target.stat().st_mode & 0o777
@@ -56,8 +59,8 @@ def staged(target: Path, text: str) -> Iterator[StagedConfig]:
 def _no_leave(target: Path, exc: OSError) -> ConfigError:
     return ConfigError(
         (
-            f"{target} cannot be replaced ({exc.strerror}); give the agent's user leave to write "
-            f"in {target.parent}, or change the file on site",
+            f"{target} cannot be replaced ({exc.strerror}); change it on site, or move it to a "
+            "folder that the agent may write in and leave a link here",
         )
     )
 

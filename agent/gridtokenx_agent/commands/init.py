@@ -159,8 +159,9 @@ def _make(new: NewConfig, config: Path, *, as_json: bool) -> None:
     else:
         signer = create_key(new.key_file)
         give_to_folder_owner(new.key_file)
-    _write(config, config_text(new))
-    give_to_folder_owner(config)
+    # A link is followed: behind it is a folder the service may write in.
+    _write(config.resolve(), config_text(new))
+    give_to_folder_owner(config.resolve())
     # After it is written, so that an answer that is wrong leaves a file to edit.
     claim = claim_of(read_settings(config), signer.gateway_id)
     line = encode_claim(claim, signer.sign).decode("ascii")
@@ -170,15 +171,13 @@ def _make(new: NewConfig, config: Path, *, as_json: bool) -> None:
         return
     click.echo(f"gateway {signer.gateway_id}")
     click.echo(f"wrote   {config}")
-    click.echo("\nEnrol it at the cloud:")
-    click.echo(f"  gtx-cloud gateway add {signer.gateway_id} --name NAME")
-    for meter in claim.meters:
-        click.echo(
-            f"  gtx-cloud meter add {meter.meter_id} --gateway {signer.gateway_id} --user OWNER "
-            f"--rated-power-w {meter.rated_power_w or 'W'} --resolution-wh {meter.resolution_wh}"
-        )
-    click.echo("\nThe same as a signed claim, one line:")
+    click.echo("\nIts claim, one signed line, for whoever runs the cloud:")
     click.echo(line)
+    click.echo("\nThere it is enrolled, with its meters, by")
+    click.echo("  gtx-cloud gateway accept CLAIM --user OWNER --name NAME")
+    unknown = [meter.meter_id for meter in claim.meters if meter.rated_power_w is None]
+    if unknown:
+        click.echo(f"with --rated-power-w W in addition, for {', '.join(unknown)}")
     click.echo(f"\nThen: gtx-agent doctor --config {config}")
 
 

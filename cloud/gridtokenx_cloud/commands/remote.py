@@ -43,7 +43,8 @@ def command(
     """Ask GATEWAY_ID to do COMMAND, signed with the cloud's key.
 
     read-now and status take no argument, and neither does restart. scan takes the bus URL of the
-    gateway's configuration, set-config the file with the whole new configuration.
+    gateway's configuration, and within the same quotes device ids such as 11-40 (without: 1-10);
+    set-config takes the file with the whole new configuration.
     """
     wanted = CommandName(name)
     text = _argument(wanted, argument)
