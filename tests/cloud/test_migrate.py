@@ -12,6 +12,8 @@ from gridtokenx_cloud.adapters.store.database import open_database
 from gridtokenx_cloud.adapters.store.migrate import check_schema, migrate, rollback
 from gridtokenx_cloud.adapters.store.sqlite import SqliteDatabase
 from gridtokenx_cloud.errors import SchemaError
+from tests.support import build_cloud as build
+from tests.support.build_cloud import GATEWAY
 
 MIGRATIONS = Path(gridtokenx_cloud.__file__).parent / "migrations"
 STEPS = sorted(step.stem for step in MIGRATIONS.glob("*.sql") if ".rollback" not in step.suffixes)
@@ -48,6 +50,26 @@ def test_every_step_can_be_taken_back_with_data_and_taken_again(database: Sqlite
     assert taken_back == STEPS[::-1]
     assert tables(database) == set()
     assert migrate(database) == STEPS
+
+
+def test_readings_stay_as_they_are_one_step_down_and_up_again(tmp_path: Path) -> None:
+    with build.cloud(tmp_path) as cloud:
+        cloud.take(GATEWAY.sends(build.slot(96, 1_000), build.slot(97, 1_400)))
+        cloud.take(GATEWAY.sends(build.slot(98, 900)))
+        epoch = "SELECT * FROM meter_epochs"
+        readings = "SELECT reading_id, seq, credit_wh, line FROM meter_readings"
+        before = cloud.rows(readings), cloud.rows(epoch)
+
+        for number in range(len(STEPS) - 1, 2, -1):
+            rollback(cloud.database, to=number)
+            kept = cloud.rows(readings)
+            migrate(cloud.database)
+
+            assert kept == before[0]
+            assert (cloud.rows(readings), cloud.rows(epoch)) == before
+        cloud.take(GATEWAY.sends(build.slot(99, 1_500)))
+
+        assert cloud.readings()[-1] == (99, "accepted", 100, None)
 
 
 def test_a_store_that_is_not_there_is_not_made_by_looking(database: SqliteDatabase) -> None:

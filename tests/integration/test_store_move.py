@@ -11,6 +11,7 @@ from gridtokenx_cloud.adapters.store.mint_rebuild import SqlBatchDesk
 from gridtokenx_cloud.errors import ConfigError, StoreRefusedError
 from gridtokenx_cloud.rebuild import plan
 from tests.support import build_cloud as build
+from tests.support.archive import DAY_MS, archive
 from tests.support.build_cloud import GATEWAY
 from tests.support.cloud_process import gtx_cloud
 from tests.support.crash import RULES
@@ -75,6 +76,32 @@ async def test_a_store_from_before_the_mints_is_rebuilt_where_it_has_moved_to(
     assert len(found.restored) == 2
     assert report.differences == ()
     assert world.supply() == CONVERSION.wh_to_base_units(sum(503 + o for o in range(4)) + 40)
+
+
+async def test_what_was_archived_before_the_move_is_proven_and_audited_after_it(
+    tmp_path: Path, postgres: Server
+) -> None:
+    world = await new_world()
+    target = migrated(postgres.new_database())
+    later_ms = world.clock.at_ms + 100 * DAY_MS
+    with minter(world, tmp_path / "cloud.db") as before:
+        ids = before.credit(1, 1_500, 20)
+        await before.service.drain()
+        before.credit(2, 700)
+        archive(before.database, tmp_path / "archive", later_ms).run()
+        copied = copy_store(before.database, target)
+
+    with minter(world, target) as after:
+        await after.service.drain()
+        after.credit(2, 1)
+        report = await after.audit()
+        box = archive(target, tmp_path / "archive", later_ms + 1)
+        moved = box.run()
+
+        assert (copied["meter_readings"], copied["archived_shares"], moved) == (1, 1, 1)
+        assert all(box.proves(number) for number in ids)
+        assert report.differences == ()
+        assert (await after.audit()).differences == ()
 
 
 def test_lines_go_on_after_the_move_as_if_nothing_had_happened(
