@@ -130,28 +130,26 @@ async def connected_minter(
         SignerUnavailableError: The service that holds a key does not answer.
         SigningKeyError: A key can't be used.
     """
-    fixed = rules_of(settings)
     keys = load_keys(settings)
     token = token_of(settings, keys)
     markers = markers_of(settings, token)
+    rate = conversion_of(settings)
     group = tokenization or (lambda: settings.tokenization)
-    store = SqlMintStore(database, fixed.conversion, lambda: _retry_policy(group()))
-    audit_store = SqlAuditStore(database)
+    store = SqlMintStore(database, rate, lambda: _retry_policy(group()))
     async with connected(settings) as rpc:
         with database.only_minter():
             genesis = await check_chain(rpc, token, settings.blockchain.genesis_hash)
-            store.bind(_facts(token, genesis, fixed.conversion, markers), clock.now_ms())
-            history = SolanaHistory(rpc, token)
+            store.bind(_facts(token, genesis, rate, markers), clock.now_ms())
             form = await format_of(settings, rpc, token.payer)
+            _log.info("format_chosen", extra={"format": form.value})
             journal = SqlKeyJournal(database, clock)
             await prove_keys(keys, journal)
-            sender = sender_of(
-                settings, rpc, token, policy_signers(settings, keys, clock, journal), clock
-            )
-            _log.info("format_chosen", extra={"format": form.value})
+            signers = policy_signers(settings, keys, clock, journal)
+            sender = sender_of(settings, rpc, token, signers, clock)
             upkeep = SqlMintUpkeep(database)
             tables = LookupTables(sender, upkeep, clock)
             poll = StatusPoll(rpc, _POLL_WINDOW_S)
+            history = SolanaHistory(rpc, token)
             service = MeterPollingService(
                 store,
                 SolanaMintChain(rpc, sender, markers, form, tables, clock, poll),
@@ -163,17 +161,16 @@ async def connected_minter(
                 markers=markers,
                 clock=clock,
             )
+            audit_store = SqlAuditStore(database)
             await _halt_on_unknown_mints(service, audit_store, history)
-            janitor = Janitor(
-                upkeep,
-                SolanaUpkeep(sender, markers, form, tables),
-                clock,
-                JanitorRules(
-                    settings.blockchain.marker_retention_days,
-                    settings.blockchain.payer_low_transactions,
-                ),
-            )
-            yield ConnectedMinter(service, audit_store, history, fixed.conversion, janitor, journal)
+            recovery = SolanaUpkeep(sender, markers, form, tables)
+            janitor = Janitor(upkeep, recovery, clock, _janitor_rules(settings))
+            yield ConnectedMinter(service, audit_store, history, rate, janitor, journal)
+
+
+def _janitor_rules(settings: Settings) -> JanitorRules:
+    group = settings.blockchain
+    return JanitorRules(group.marker_retention_days, group.payer_low_transactions)
 
 
 def token_of(settings: Settings, keys: Keys) -> Token:
