@@ -12,6 +12,7 @@ from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from gridtokenx_cloud.adapters.solana_rpc.lookup import Table
+from gridtokenx_cloud.adapters.solana_rpc.readback import read_transaction
 from gridtokenx_cloud.adapters.solana_rpc.transactions import (
     TOKEN,
     Budget,
@@ -19,7 +20,6 @@ from gridtokenx_cloud.adapters.solana_rpc.transactions import (
     Token,
     compile_message,
     mint_instructions,
-    read_transaction,
     unsigned,
 )
 from gridtokenx_cloud.batching import (

@@ -11,7 +11,8 @@ from solders.message import Message
 from solders.transaction import VersionedTransaction
 
 from gridtokenx_cloud.adapters.localnet.packet import decode_transaction
-from gridtokenx_cloud.adapters.solana_rpc.transactions import SolanaWallets, decode_base58
+from gridtokenx_cloud.adapters.solana_rpc.readback import decode_base58
+from gridtokenx_cloud.adapters.solana_rpc.transactions import SolanaWallets
 from gridtokenx_cloud.adapters.store.mint_rebuild import SqlBatchDesk
 from gridtokenx_cloud.audit import ChainMint
 from gridtokenx_cloud.errors import DisputedBatchError, NotFoundError

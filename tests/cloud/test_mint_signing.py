@@ -18,9 +18,10 @@ from gridtokenx_cloud.adapters.keystore import (
     open_signer,
 )
 from gridtokenx_cloud.adapters.solana_rpc.chain import SolanaMintChain
+from gridtokenx_cloud.adapters.solana_rpc.readback import read_transaction
 from gridtokenx_cloud.adapters.solana_rpc.sending import Sender
 from gridtokenx_cloud.adapters.solana_rpc.tables import LookupTables
-from gridtokenx_cloud.adapters.solana_rpc.transactions import SolanaWallets, read_transaction
+from gridtokenx_cloud.adapters.solana_rpc.transactions import SolanaWallets
 from gridtokenx_cloud.adapters.store.key_journal import SqlKeyJournal
 from gridtokenx_cloud.errors import SignerUnavailableError
 from gridtokenx_cloud.formats import TransactionFormat

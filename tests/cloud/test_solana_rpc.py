@@ -16,6 +16,7 @@ from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from gridtokenx_cloud.adapters.localnet import serve
+from gridtokenx_cloud.adapters.solana_rpc.readback import read_transaction
 from gridtokenx_cloud.adapters.solana_rpc.rpc import (
     FailoverRpc,
     HttpRpc,
@@ -24,12 +25,7 @@ from gridtokenx_cloud.adapters.solana_rpc.rpc import (
 )
 from gridtokenx_cloud.adapters.solana_rpc.setup import check_chain, read_token
 from gridtokenx_cloud.adapters.solana_rpc.status import chain_error
-from gridtokenx_cloud.adapters.solana_rpc.transactions import (
-    MEMO,
-    TOKEN_2022,
-    SolanaWallets,
-    read_transaction,
-)
+from gridtokenx_cloud.adapters.solana_rpc.transactions import MEMO, TOKEN_2022, SolanaWallets
 from gridtokenx_cloud.errors import (
     ChainMismatchError,
     RpcUnavailableError,

@@ -8,14 +8,14 @@ from typing import Any
 from solders.pubkey import Pubkey
 
 from gridtokenx_cloud.adapters.solana_rpc.handover import former_authority, handover_account
-from gridtokenx_cloud.adapters.solana_rpc.rpc import JsonRpc
-from gridtokenx_cloud.adapters.solana_rpc.transactions import (
+from gridtokenx_cloud.adapters.solana_rpc.readback import (
     Called,
     MintTransaction,
-    Token,
     decode_base58,
     read_transaction,
 )
+from gridtokenx_cloud.adapters.solana_rpc.rpc import JsonRpc
+from gridtokenx_cloud.adapters.solana_rpc.transactions import Token
 from gridtokenx_cloud.audit import ChainMint
 from gridtokenx_cloud.errors import RpcUnavailableError
 from gridtokenx_cloud.mint_state import MarkerOrigin

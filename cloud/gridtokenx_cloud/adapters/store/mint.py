@@ -4,18 +4,23 @@ from collections.abc import Callable
 
 from gridtokenx_cloud.adapters.store.database import Connection, Database, Row
 from gridtokenx_cloud.adapters.store.mint_events import batch_completed, owners_minted
-from gridtokenx_cloud.adapters.store.mint_queue import SqlMintQueue, read_leaves, refuse_rows
-from gridtokenx_cloud.adapters.store.outbox import append_audit, append_events, only_writer
+from gridtokenx_cloud.adapters.store.mint_moves import (
+    LIVE,
+    PENDING,
+    SEALED,
+    audit,
+    close_attempt,
+    move,
+    recompose,
+)
+from gridtokenx_cloud.adapters.store.mint_queue import SqlMintQueue
+from gridtokenx_cloud.adapters.store.mint_refusals import refuse_rows
+from gridtokenx_cloud.adapters.store.outbox import append_events, only_writer
 from gridtokenx_cloud.errors import ConfigError, DisputedBatchError
 from gridtokenx_cloud.events import ADMIN_STREAM, MarketEvent, user_stream
 from gridtokenx_cloud.mint_state import ChainError
 from gridtokenx_cloud.ports.mint import Attempt, Compose, Landing, MintBatch, MintItem, Refusal
 from gridtokenx_cloud.tokenization import Conversion, RetryPolicy
-
-_ACTOR = "settle"
-_SEALED = ("sealed",)
-_PENDING = ("signed", "in_flight")
-_LIVE = (*_SEALED, *_PENDING)
 
 
 class SqlMintStore(SqlMintQueue):
@@ -54,7 +59,7 @@ class SqlMintStore(SqlMintQueue):
             new = [(name, value) for name, value in facts.items() if name not in known]
             tx.executemany("INSERT INTO facts (name, value) VALUES (?, ?)", new)
             for name, value in new:
-                _audit(tx, now_ms, "config_changed", f"fact:{name}", value=value)
+                audit(tx, now_ms, "config_changed", f"fact:{name}", value=value)
 
     def live_batches(self) -> list[int]:
         """See `MintBatches.live_batches`."""
@@ -95,7 +100,7 @@ class SqlMintStore(SqlMintQueue):
     def record_attempt(self, batch_id: int, attempt: Attempt, now_ms: int) -> None:
         """See `MintAttempts.record_attempt`."""
         with self._database.transaction() as tx:
-            _move(tx, batch_id, _SEALED, "signed")
+            move(tx, batch_id, SEALED, "signed")
             tx.execute(
                 "INSERT INTO mint_attempts (batch_id, n, signature, raw, last_valid_block_height,"
                 " outcome, signed_at_ms) VALUES (?, ?, ?, ?, ?, 'pending', ?)",
@@ -108,7 +113,7 @@ class SqlMintStore(SqlMintQueue):
                     now_ms,
                 ),
             )
-            _audit(
+            audit(
                 tx,
                 now_ms,
                 "attempt_signed",
@@ -121,24 +126,24 @@ class SqlMintStore(SqlMintQueue):
     def mark_sent(self, batch_id: int, n: int, now_ms: int) -> None:
         """See `MintAttempts.mark_sent`."""
         with self._database.transaction() as tx:
-            _move(tx, batch_id, _PENDING, "in_flight")
+            move(tx, batch_id, PENDING, "in_flight")
             tx.execute(
                 "UPDATE mint_attempts SET sent_at_ms = ? WHERE batch_id = ? AND n = ?"
                 " AND outcome = 'pending' AND sent_at_ms IS NULL",
                 (now_ms, batch_id, n),
             )
-            _audit(tx, now_ms, "attempt_sent", f"batch:{batch_id}", n=n)
+            audit(tx, now_ms, "attempt_sent", f"batch:{batch_id}", n=n)
 
     def end_attempt(self, batch_id: int, n: int, failure: ChainError | None, now_ms: int) -> None:
         """See `MintAttempts.end_attempt`."""
         outcome = "expired" if failure is None else "failed"
         with self._database.transaction() as tx:
-            _move(tx, batch_id, _PENDING, "sealed")
-            _close_attempt(
+            move(tx, batch_id, PENDING, "sealed")
+            close_attempt(
                 tx, batch_id, n, outcome, now_ms, error=None if failure is None else str(failure)
             )
             action = "attempt_expired" if failure is None else "batch_classified"
-            _audit(tx, now_ms, action, f"batch:{batch_id}", n=n, error=str(failure or ""))
+            audit(tx, now_ms, action, f"batch:{batch_id}", n=n, error=str(failure or ""))
 
     def reseal_without(
         self, batch_id: int, wallet: str, refusal: Refusal, compose: Compose, now_ms: int
@@ -146,7 +151,7 @@ class SqlMintStore(SqlMintQueue):
         """See `MintBatches.reseal_without`."""
         with self._database.transaction() as tx:
             # Only from sealed: what an attempt in flight carries must stay in its batch.
-            _move(tx, batch_id, _SEALED, "sealed")
+            move(tx, batch_id, SEALED, "sealed")
             tx.execute(
                 "UPDATE mint_items SET held_reason = ? WHERE batch_id = ? AND wallet = ?",
                 (f"{refusal.code}: {refusal.reason}", batch_id, wallet),
@@ -160,8 +165,8 @@ class SqlMintStore(SqlMintQueue):
             refuse_rows(
                 tx, [row["reading_id"] for row in rows], refusal, self._retry(), now_ms, batch_id
             )
-            _recompose(tx, batch_id, compose)
-            _audit(
+            recompose(tx, batch_id, compose)
+            audit(
                 tx,
                 now_ms,
                 "recipient_held",
@@ -178,7 +183,7 @@ class SqlMintStore(SqlMintQueue):
             batch = tx.execute(
                 "SELECT * FROM mint_batches WHERE batch_id = ?", (batch_id,)
             ).fetchone()
-            _move(tx, batch_id, _LIVE, "final", landing=landing, now_ms=now_ms)
+            move(tx, batch_id, LIVE, "final", landing=landing, now_ms=now_ms)
             tx.execute(
                 "UPDATE mint_attempts SET ended_at_ms = ?, slot = ?,"
                 " outcome = CASE WHEN signature = ? THEN 'landed' ELSE 'expired' END"
@@ -206,7 +211,7 @@ class SqlMintStore(SqlMintQueue):
             ]
             done = batch_completed(tx, batch_id, landing, self._conversion, now_ms)
             append_events(tx, [*told, ((ADMIN_STREAM,), done)], now_ms)
-            _audit(
+            audit(
                 tx,
                 now_ms,
                 "batch_final",
@@ -220,8 +225,8 @@ class SqlMintStore(SqlMintQueue):
     def dispute(self, batch_id: int, reason: str, now_ms: int) -> None:
         """See `MintBatches.dispute`."""
         with self._database.transaction() as tx:
-            _move(tx, batch_id, _LIVE, "disputed", dispute=reason)
-            _audit(tx, now_ms, "batch_disputed", f"batch:{batch_id}", reason=reason)
+            move(tx, batch_id, LIVE, "disputed", dispute=reason)
+            audit(tx, now_ms, "batch_disputed", f"batch:{batch_id}", reason=reason)
 
 
 def _attempt(row: Row) -> Attempt:
@@ -241,73 +246,3 @@ def _items(read: Connection, batch_id: int) -> tuple[MintItem, ...]:
         (batch_id,),
     )
     return tuple(MintItem(**dict(row)) for row in rows)
-
-
-def _move(
-    tx: Connection,
-    batch_id: int,
-    sources: tuple[str, ...],
-    target: str,
-    *,
-    landing: Landing | None = None,
-    dispute: str | None = None,
-    now_ms: int | None = None,
-) -> None:
-    """Change a batch's state; another state than expected means a second writer.
-
-    Raises:
-        DisputedBatchError: The batch is not in one of *sources*.
-    """
-    values = (
-        target,
-        dispute,
-        landing and landing.signature,
-        landing and landing.slot,
-        landing and landing.fee_lamports,
-        now_ms if landing else None,
-        batch_id,
-        *sources,
-    )
-    moved = tx.execute(
-        "UPDATE mint_batches SET state = ?, dispute = ?, signature = ?, slot = ?,"  # noqa: S608
-        " fee_lamports = ?, final_at_ms = ? WHERE batch_id = ?"
-        f" AND state IN ({', '.join('?' * len(sources))})",
-        values,
-    ).rowcount
-    if moved != 1:
-        raise DisputedBatchError(
-            f"batch {batch_id} can't become {target}: it is not {' or '.join(sources)};"
-            " is a second minter running on this store?"
-        )
-
-
-def _close_attempt(
-    tx: Connection, batch_id: int, n: int, outcome: str, now_ms: int, *, error: str | None
-) -> None:
-    tx.execute(
-        "UPDATE mint_attempts SET outcome = ?, error = ?, ended_at_ms = ?"
-        " WHERE batch_id = ? AND n = ? AND outcome = 'pending'",
-        (outcome, error, now_ms, batch_id, n),
-    )
-
-
-def _recompose(tx: Connection, batch_id: int, compose: Compose) -> None:
-    leaves = read_leaves(tx, batch_id)
-    if not leaves:
-        _move(tx, batch_id, _SEALED, "void")
-        return
-    memo = compose(batch_id, leaves).memo
-    totals = tx.execute(
-        "SELECT SUM(credit_wh) AS wh, SUM(amount_base_units) AS units FROM mint_items"
-        " WHERE batch_id = ? AND held_reason IS NULL",
-        (batch_id,),
-    ).fetchone()
-    tx.execute(
-        "UPDATE mint_batches SET memo = ?, merkle_root = ?, leaf_count = ?, total_wh = ?,"
-        " total_base_units = ? WHERE batch_id = ?",
-        (memo.text(), memo.root, len(leaves), totals["wh"], totals["units"], batch_id),
-    )
-
-
-def _audit(tx: Connection, at_ms: int, action: str, subject: str, **detail: object) -> None:
-    append_audit(tx, at_ms=at_ms, actor=_ACTOR, action=action, subject=subject, detail=detail)
