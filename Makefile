@@ -57,8 +57,10 @@ bench-agent: setup ## measure the agent, write docs/benchmarks.md
 	python -m bench agent > var/bench/agent.jsonl; failed=$$?; \
 	    python -m bench.report < var/bench/agent.jsonl; exit $$failed
 
-bench-ingest: setup ## readings per second from the broker to a commit, on both databases
+STORED ?= 10000000
+bench-ingest: setup ## broker to commit on both databases; then with STORED readings there (10 million)
 	python -m bench.bench_ingest
+	python -m bench.bench_store $(STORED)
 
 bench-mint: setup ## minted recipients per second and lamports, against a localnet
 	python -m bench.bench_mint
