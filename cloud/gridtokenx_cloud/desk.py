@@ -13,7 +13,7 @@ from gridtokenx_cloud.adapters.store.overrides import SqlOverrides
 from gridtokenx_cloud.adapters.store.records import SqlApiTokens, SqlRecords
 from gridtokenx_cloud.adapters.store.registry import SqlRegistry
 from gridtokenx_cloud.adapters.verifier import verify
-from gridtokenx_cloud.ports.admin import Administration, Desk
+from gridtokenx_cloud.ports.admin import Administration, Desk, LiveConnections
 from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.registry import open_claim
 from gridtokenx_cloud.settings import Settings, TokenizationConfig
@@ -29,6 +29,7 @@ def administration(
     live: LiveTokenization,
     rules: Callable[[], ReadingRules],
     pass_wanted: Callable[[], None] = lambda: None,
+    live_connections: Callable[[], LiveConnections | None] = lambda: None,
 ) -> Administration:
     """Return what the admin routes work with."""
 
@@ -49,6 +50,7 @@ def administration(
         config=lambda: texts_of(live.current()),
         check_config=lambda texts: overridden(settings, texts),
         config_changed=live.forget,
+        live=live_connections,
         pass_wanted=pass_wanted,
         pace=lambda: _pace(live.current()),
         rules=rules,

@@ -29,6 +29,10 @@ class SignerUnavailableError(TransientError):
     """The service that holds a key did not answer; nothing was signed that left this process."""
 
 
+class EventsBusyError(TransientError):
+    """The events server did not answer in time."""
+
+
 class FloodedError(TransientError):
     """A sender is above its rate; *wait_s* is when there is room again."""
 

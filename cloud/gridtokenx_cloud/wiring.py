@@ -198,6 +198,7 @@ def api_role(
             parts.live,
             lambda: reading_rules(parts.live.current()),
             parts.relay.pass_wanted,
+            lambda: parts.relay.feed,
         ),
         limits=_access_limits(parts),
     )

@@ -29,6 +29,22 @@ ROLES = ("owner", "viewer", "operator", "admin")
 NOBODY = 9_999
 
 
+class FakeLiveEvents:
+    """An events server with one connection."""
+
+    def __init__(self) -> None:
+        self.open = ["c1"]
+
+    def connections(self) -> list[dict[str, object]]:
+        return [{"conn": conn, "role": "owner"} for conn in self.open]
+
+    def close_connection(self, conn: str) -> bool:
+        if conn in self.open:
+            self.open.remove(conn)
+            return True
+        return False
+
+
 @dataclass
 class Office:
     """A client of the admin routes, over a store with a little in it."""
@@ -38,6 +54,7 @@ class Office:
     live: LiveTokenization
     tokens: dict[str, str]
     told: list[str]
+    live_events: "FakeLiveEvents"
 
     async def ask(
         self, method: str, path: str, role: str | None = "admin", body: object = None
@@ -64,6 +81,7 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
         live = LiveTokenization(settings, overrides.values, cloud.clock.now_ms)
         access = SqlAccess(cloud.database, cloud.clock)
         told: list[str] = []
+        live_events = FakeLiveEvents()
         app = build_api(
             sessions=access,
             views=SqlViews(cloud.database, cloud.clock),
@@ -83,6 +101,7 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
                 live,
                 lambda: reading_rules(live.current()),
                 lambda: told.append("pass"),
+                lambda: live_events,
             ),
         )
         tokens = {
@@ -91,7 +110,7 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
         }
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url=ORIGIN) as client:
-            yield Office(client, cloud, live, tokens, told)
+            yield Office(client, cloud, live, tokens, told, live_events)
 
 
 def hold_one(cloud: Cloud) -> int:
@@ -125,6 +144,8 @@ ROUTES: tuple[tuple[str, str, object, str, int], ...] = (
     ("GET", "retry-queue", None, "operator", 200),
     ("POST", f"retry-queue/{NOBODY}/requeue", None, "operator", 404),
     ("POST", f"retry-queue/{NOBODY}/give-up", None, "operator", 404),
+    ("GET", "connections", None, "admin", 200),
+    ("DELETE", "connections/nobody", None, "admin", 404),
     ("GET", "audit-log", None, "admin", 200),
     ("GET", "users", None, "admin", 200),
     ("POST", "users", {"user_id": "cyd", "wallet": build.wallet(7)}, "admin", 201),
@@ -467,3 +488,16 @@ async def test_unminted_energy_is_read_page_by_page(office: Office) -> None:
 
     assert [row["meter_id"] for row in first["items"] + second["items"]] == [METER_ID, "HOUSE-18"]
     assert second["next_cursor"] is None
+
+
+async def test_an_admin_sees_who_is_connected_and_ends_a_connection_which_is_audited(
+    office: Office,
+) -> None:
+    before = (await office.ask("GET", "connections")).json()["items"]
+    closed = await office.ask("DELETE", "connections/c1")
+    again = await office.ask("DELETE", "connections/c1")
+
+    assert [row["conn"] for row in before] == ["c1"]
+    assert (closed.status_code, again.status_code) == (204, 404)
+    assert office.live_events.open == []
+    assert office.audited()[-1] == ("token:admin", "connection_closed", "connection:c1")

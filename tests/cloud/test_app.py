@@ -135,6 +135,12 @@ class Feed:
     def wake(self) -> None:
         self.heard.append("wake")
 
+    def connections(self) -> list[dict[str, object]]:
+        return []
+
+    def close_connection(self, conn: str) -> bool:
+        return False
+
     def publish_sample(self, user_id: str, event: MeterReadingReceived) -> None:
         self.heard.append(f"{user_id} {event.meter_id}")
 

@@ -318,6 +318,31 @@ def test_without_the_right_to_all_events_only_what_is_on_the_chain_is_seen(
         world.join(who, Connect(ticket=None, streams=(ResumePoint(stream="admin"),)))
 
 
+def test_an_administrator_sees_who_listens_and_ends_one_connection_for_good() -> None:
+    world = World(BroadcastLimits(events_per_minute=1))
+    conn, anna = world.join()
+    world.join(build.staff())
+    for number in range(12):
+        world.store.append(ANNA, build.minted(batch_id=number))
+    world.hub.pump(0.0)
+
+    listed = world.hub.listeners()
+    ended = (world.hub.dismiss(conn), world.hub.dismiss(conn))
+
+    assert listed[0] == {
+        "conn": conn,
+        "label": "anna",
+        "role": "owner",
+        "user_id": "anna",
+        "streams": ["me"],
+        "waiting": 2,
+    }
+    assert [row["streams"] for row in listed] == [["me"], ["admin"]]
+    assert ended == (True, False)
+    assert anna.closed == CloseCode.FORBIDDEN
+    assert len(world.hub.connections) == 1
+
+
 def test_who_did_not_sign_in_is_counted_by_address_and_has_nothing_that_could_be_revoked() -> None:
     world = World(BroadcastLimits(per_user=1))
     here, there = (

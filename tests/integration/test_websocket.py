@@ -242,6 +242,22 @@ async def test_where_no_sign_in_is_asked_for_anybody_follows_the_batches(
     assert wrong["code"] == "invalid_ticket"
 
 
+async def test_a_connection_is_listed_and_closed_from_another_thread(
+    rows: StoreRows, serve: Callable[..., EventServer]
+) -> None:
+    server = serve()
+
+    async with dial(server) as ws:
+        welcome = await hello(ws, ticket(rows, rows.user("anna")))
+        listed = await asyncio.to_thread(server.connections)
+        closed = await asyncio.to_thread(server.close_connection, str(welcome["conn"]))
+        code = await closing(ws)
+    server.stop()
+
+    assert [row["conn"] for row in listed] == [welcome["conn"]]
+    assert (closed, code) == (True, 4003)
+
+
 @pytest.mark.parametrize("compression", [False, True])
 async def test_frames_are_deflated_only_where_that_is_set(
     rows: StoreRows, serve: Callable[..., EventServer], compression: bool

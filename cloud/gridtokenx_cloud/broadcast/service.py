@@ -231,6 +231,27 @@ class Broadcast:
             subscriber.expiry_told = True
             subscriber.outlet.send(dump({"op": "expiring", "in": left_ms // 1000}))
 
+    def listeners(self) -> list[dict[str, object]]:
+        """See `Feed.listeners`."""
+        return [
+            {
+                "conn": one.conn,
+                "label": one.principal.label,
+                "role": one.principal.role,
+                "user_id": one.principal.user_id,
+                "streams": [cursor.label for cursor in one.cursors.values()],
+                "waiting": len(one.queue),
+            }
+            for one in self.connections
+        ]
+
+    def dismiss(self, conn: str) -> bool:
+        """See `Feed.dismiss`."""
+        subscriber = self.connections.get(conn)
+        if subscriber is not None:
+            self._end(subscriber, CloseCode.FORBIDDEN, "closed by an administrator")
+        return subscriber is not None
+
     def end_credentials(self, credentials: frozenset[Credential]) -> None:
         """See `Feed.end_credentials`."""
         for subscriber in self.connections:

@@ -173,8 +173,24 @@ class ApiTokens(Protocol):
         ...
 
 
+class LiveConnections(Protocol):
+    """The running events server, as operators see it; may be called from any thread."""
+
+    def connections(self) -> Sequence[Row]:
+        """Return who is connected: `conn`, `label`, `role`, `user_id`, `streams`, `waiting`."""
+        ...
+
+    def close_connection(self, conn: str) -> bool:
+        """Close a connection; return whether there was one of this id."""
+        ...
+
+
 class Records(Protocol):
     """What is known of the work and of who did what."""
+
+    def note(self, actor: str, action: str, subject: str) -> None:
+        """Write an audit entry of a deed that changes nothing in the store."""
+        ...
 
     def status(self) -> Row:
         """Return what is minted, what waits and for whom."""
@@ -218,6 +234,7 @@ class Administration:
         config: Returns the changeable settings in force, name -> text.
         check_config: Given all overrides as they would be; raises when they do not go.
         config_changed: Told when overrides were changed.
+        live: Returns the events server of this process; None = it has none.
         pass_wanted: Told when somebody asked for a pass of the minter.
         pace: Returns what of the settings keeps a credit from being sealed.
         rules: Returns the limits of a reading in force.
@@ -230,6 +247,7 @@ class Administration:
     config: Callable[[], Mapping[str, str]]
     check_config: Callable[[Mapping[str, str]], object]
     config_changed: Callable[[], None]
+    live: Callable[[], LiveConnections | None]
     pass_wanted: Callable[[], None]
     pace: Callable[[], Pace]
     rules: Callable[[], ReadingRules]

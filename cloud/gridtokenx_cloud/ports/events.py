@@ -194,6 +194,14 @@ class Feed(Protocol):
         """Send a live value to its owner and to staff; best effort, the newest wins."""
         ...
 
+    def listeners(self) -> list[dict[str, object]]:
+        """Return who is connected: id, token or address, role, owner, streams, events waiting."""
+        ...
+
+    def dismiss(self, conn: str) -> bool:
+        """Close a connection for good; return whether there was one of this id."""
+        ...
+
     def end_credentials(self, credentials: frozenset[Credential]) -> None:
         """Close the connections that stood on these."""
         ...

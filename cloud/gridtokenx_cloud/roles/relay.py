@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gridtokenx_cloud.events import MeterReadingReceived
+from gridtokenx_cloud.ports.admin import LiveConnections
 
 
-class EventFeed(Protocol):
+class EventFeed(LiveConnections, Protocol):
     """The events server, as the other roles know it."""
 
     def wake(self) -> None:

@@ -9,6 +9,7 @@ from fastapi.staticfiles import StaticFiles
 
 from gridtokenx_cloud.adapters.http_api import (
     auth_routes,
+    connection_routes,
     control_routes,
     data_routes,
     minting_routes,
@@ -96,7 +97,12 @@ def build_api(
     app.add_middleware(Guard, headers=security_headers(ws_url))
     routers = [auth_routes.router, data_routes.router, reading_routes.router, proof_routes.router]
     if administration is not None:
-        routers += [control_routes.router, minting_routes.router, registry_routes.router]
+        routers += [
+            control_routes.router,
+            minting_routes.router,
+            connection_routes.router,
+            registry_routes.router,
+        ]
     for router in routers:
         app.include_router(router, prefix="/api/v1", responses=problems.DOCUMENTED)
     app.add_api_route("/healthz", _healthz, include_in_schema=False)

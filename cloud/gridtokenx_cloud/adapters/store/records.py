@@ -4,7 +4,7 @@ import json
 
 from gridtokenx_cloud.adapters.store.access import SqlAccess
 from gridtokenx_cloud.adapters.store.database import Database
-from gridtokenx_cloud.adapters.store.outbox import chained_hash
+from gridtokenx_cloud.adapters.store.outbox import append_audit, chained_hash
 from gridtokenx_cloud.adapters.store.reading import reading
 from gridtokenx_cloud.events import rfc3339
 from gridtokenx_cloud.ports.common import Clock
@@ -56,7 +56,7 @@ _BEYOND_EVERY_ENTRY = 2**62
 
 
 class SqlRecords:
-    """Reads only."""
+    """Reads, but for notes of deeds that change nothing else."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -102,6 +102,12 @@ class SqlRecords:
             codes = {values.pop("first_error"), values.pop("last_error")} - {None}
             found.append(values | {"errors": sorted(codes)})
         return found
+
+    def note(self, actor: str, action: str, subject: str) -> None:
+        """See `Records.note`."""
+        with self._database.transaction() as tx:
+            at_ms = self._clock.now_ms()
+            append_audit(tx, at_ms=at_ms, actor=actor, action=action, subject=subject, detail={})
 
     def audit_page(self, before: int | None, limit: int) -> list[dict[str, object]]:
         """See `Records.audit_page`."""

@@ -8,7 +8,9 @@ import gc
 import logging
 import socket
 import threading
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 from websockets.asyncio.server import Server, serve
 from websockets.typing import Subprotocol
@@ -19,7 +21,7 @@ from gridtokenx_cloud.adapters.websocket_api.conversation import (
     EventServerLimits,
     Reception,
 )
-from gridtokenx_cloud.errors import ConfigError, TransientError
+from gridtokenx_cloud.errors import ConfigError, EventsBusyError, TransientError
 from gridtokenx_cloud.event_protocol import (
     MAX_MESSAGE_BYTES,
     SUBPROTOCOL,
@@ -38,6 +40,8 @@ _BACKLOG = 4096
 _DRAIN_STEP_S = 0.05
 _TICK_S = 0.5
 _GOODBYES_PER_STEP = 500
+_ASK_TIMEOUT_S = 5.0
+T = TypeVar("T")
 
 
 class EventServer:
@@ -126,6 +130,31 @@ class EventServer:
         with self._samples_lock:
             self._samples[event.meter_id] = (user_id, event)
         self.wake()
+
+    def connections(self) -> list[dict[str, object]]:
+        """Return who is connected; see `Feed.listeners`."""
+        return self._ask(self._hub.listeners)
+
+    def close_connection(self, conn: str) -> bool:
+        """Close a connection for good; return whether there was one of this id."""
+        return self._ask(lambda: self._hub.dismiss(conn))
+
+    def _ask(self, function: Callable[[], T]) -> T:
+        """Run *function* in the loop, where the connections are, and return what it returns.
+
+        Raises:
+            EventsBusyError: The server is ending, or too busy to say.
+        """
+        answer: Future[T] = Future()
+
+        def work() -> None:
+            answer.set_result(function())
+
+        self._call(work)
+        try:
+            return answer.result(_ASK_TIMEOUT_S)
+        except TimeoutError as exc:
+            raise EventsBusyError("the events server does not answer now; try again") from exc
 
     def _call(self, function: Any) -> None:
         loop = self._loop
