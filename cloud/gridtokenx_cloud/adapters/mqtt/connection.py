@@ -1,4 +1,4 @@
-"""One connection to the broker; the one module that knows paho.
+"""One connection to the broker; the one module beside `client` that knows paho.
 
 Each connection is a paho client of its own: an acknowledgement or a receipt meant for a lost
 connection ends there, and can never meet a packet id of the next one. One thread calls everything
@@ -21,6 +21,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from gridtokenx_cloud.adapters.mqtt.buffered_socket import BufferedSocket
+from gridtokenx_cloud.adapters.mqtt.client import LeanClient
 from gridtokenx_cloud.ingest import Message
 from gridtokenx_wire.topics import INGEST_FILTER, Channel, topic
 
@@ -53,16 +54,6 @@ class Delivery:
     message: Message
 
 
-class _Client(mqtt.Client):
-    """A paho client over a `BufferedSocket`."""
-
-    buffered: BufferedSocket | None = None
-
-    def _create_socket(self) -> Any:
-        self.buffered = BufferedSocket(super()._create_socket())  # type: ignore[arg-type]
-        return self.buffered
-
-
 class Connection:
     """One connection to the broker, from connect to the end; never used again."""
 
@@ -80,10 +71,10 @@ class Connection:
         self._report = report
         self._leaving = False
         self._last_receipt: mqtt.MQTTMessageInfo | None = None
-        self._client: _Client
+        self._client: LeanClient
 
-    def _new_client(self) -> _Client:
-        client = _Client(
+    def _new_client(self) -> LeanClient:
+        client = LeanClient(
             CallbackAPIVersion.VERSION2,
             client_id="",
             protocol=mqtt.MQTTv5,
@@ -98,6 +89,7 @@ class Connection:
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
+        client.on_usual_message = self._on_usual_message
         client.on_disconnect = self._on_disconnect
         # With this set paho leaves writing to whoever runs the loop: to `step`.
         client.on_socket_register_write = lambda *_: None
@@ -222,6 +214,9 @@ class Connection:
             return
         self.ready = self.took_messages = True
         self._report(None)
+
+    def _on_usual_message(self, name: str, packet_id: int, payload: bytes) -> None:
+        self._deliver(Delivery(self, packet_id, 1, Message(name, payload)))
 
     def _on_message(self, _client: mqtt.Client, _data: Any, packet: mqtt.MQTTMessage) -> None:
         try:
