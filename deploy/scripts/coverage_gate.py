@@ -75,7 +75,8 @@ PARTS = (
                 *("answers.py", "reading_events.py", "ports/ingest.py", "roles/ingest.py"),
                 *("adapters/mqtt/*", "adapters/store/*", "adapters/verifier.py"),
                 *("adapters/mosquitto.py", "commands/registry.py", "commands/gateway.py"),
-                *("commands/store.py", "commands/archive.py", "commands/backup.py"),
+                *("commands/store.py", "commands/archive.py", "ports/archive.py"),
+                *("archiving.py", "archive_wiring.py", "adapters/parquet.py"),
             )
         ),
     ),
