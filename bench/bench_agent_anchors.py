@@ -29,7 +29,8 @@ from gridtokenx_agent.adapters.modbus import open_bus
 from gridtokenx_agent.adapters.profile_files import find_profile
 from gridtokenx_agent.adapters.system import SystemClock
 from gridtokenx_agent.errors import MeterTimeoutError
-from gridtokenx_agent.reader import SLOT_POINTS, MeterReader
+from gridtokenx_agent.reader import MeterReader
+from gridtokenx_agent.reading import SLOT_POINTS
 
 PLACE = Path("var/bench")
 NEEDS = {

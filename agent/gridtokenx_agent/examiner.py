@@ -22,7 +22,8 @@ from gridtokenx_agent.counters import (
 )
 from gridtokenx_agent.health import Unit, pause_ms
 from gridtokenx_agent.ports import Clock, Instant
-from gridtokenx_agent.reader import MeterReader, Reading
+from gridtokenx_agent.reader import MeterReader
+from gridtokenx_agent.reading import Reading
 from gridtokenx_agent.recorder import Recorder
 from gridtokenx_agent.schedule import Plan, after_slot, first_plan, is_late
 from gridtokenx_agent.validation import USUAL, Episode, Rule, Thresholds, again

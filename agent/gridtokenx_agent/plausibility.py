@@ -141,7 +141,7 @@ def weigh_phases(tally: Tally, profile: MeterProfile, words: Words) -> None:
     phases_w = [amounts.get(name) for name in _POWERS]
     if total_w is None or None in phases_w or abs(total_w) < _LEAST_LOAD_W:
         return
-    if not phases_disagree(total_w, phases_w):
+    if not phases_disagree([total_w], [phases_w]):
         tally.good("phases", "phases add up to the power")
 
 

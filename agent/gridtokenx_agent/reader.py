@@ -1,18 +1,15 @@
-"""Reads one meter: blocks of registers in, exact integers out."""
+"""Reads one meter: blocks of registers in, a reading out."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Sequence
 
 from gridtokenx_agent.clock import DAY_MS
-from gridtokenx_agent.counters import RawReading
 from gridtokenx_agent.discovery import registers_of
 from gridtokenx_agent.errors import (
     BusDownError,
     MeterBusyError,
     MeterRefusedError,
-    ProfileError,
+    TransientError,
 )
 from gridtokenx_agent.ports import Instant, MeterBus, WordsRead
 from gridtokenx_agent.profiles import (
@@ -25,57 +22,20 @@ from gridtokenx_agent.profiles import (
     plan_blocks,
     split_block,
 )
-from gridtokenx_agent.registers import decode, energy_wh, to_units
-from gridtokenx_agent.validation import (
-    USUAL,
-    Checked,
-    Finding,
-    Rule,
-    check_live,
-    is_stuck,
-    phases_disagree,
+from gridtokenx_agent.reading import (
+    IDENTITY,
+    LIVE_POINTS,
+    POWERS,
+    SLOT_POINTS,
+    Answers,
+    Reading,
+    Words,
+    interpret,
+    powers_disagree,
 )
-from gridtokenx_wire.encoding import MAX_COUNT
-from gridtokenx_wire.record import LiveValues, Quality
+from gridtokenx_agent.validation import USUAL
 
-_LIVE = {
-    "active_power": "active_power_w",
-    "voltage_l1": "voltage_mv",
-    "current_l1": "current_ma",
-    "frequency": "frequency_mhz",
-    "power_factor": "power_factor_milli",
-}
-_PHASES = ("active_power_l1", "active_power_l2", "active_power_l3")
-LIVE_POINTS = (*_LIVE, *_PHASES)
-IDENTITY = "identity"
-SLOT_POINTS = (*ENERGY_POINTS, *LIVE_POINTS)
 _log = logging.getLogger(__name__)
-
-_NO_FAULT = Finding(Rule.NO_ENERGY, "")
-
-Words = Mapping[str, tuple[tuple[int, ...], PointSpec]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """What a meter said at one moment.
-
-    Attributes:
-        energy: Both registers; None when the meter has no value for one of them.
-        fault: Why there is no energy although it was asked; *rule* names the reason.
-        findings: What the rules said about the other values.
-        identity: What the identity register says; None when it was not asked or says nothing.
-        at: When the last byte of the energy came in; without energy, of the last block.
-    """
-
-    energy: RawReading | None
-    fault: str
-    rule: Rule = Rule.NO_ENERGY
-    findings: tuple[Finding, ...] = ()
-    live: LiveValues
-    flags: Quality
-    identity: str | None
-    at: Instant
 
 
 def bus_loads(profile: MeterProfile, interval_s: int, sample_s: int) -> tuple[Load, ...]:
@@ -143,12 +103,13 @@ class MeterReader:
 
     async def _read_points(self, wanted: Sequence[str]) -> Reading:
         words: dict[str, tuple[tuple[int, ...], PointSpec]] = {}
+        parts: list[Block] = []
         energy_at: Instant | None = None
         at: Instant | None = None
         for block in self._plan(tuple(wanted)):
             for part, answer in await self._read_block(block):
-                for name, spec in part.points:
-                    words[name] = (part.words_of(name, answer.words), spec)
+                words |= _words(part, answer)
+                parts.append(part)
                 at = answer.at
                 if any(name in ENERGY_POINTS for name, _ in part.points):
                     energy_at = at
@@ -157,7 +118,27 @@ class MeterReader:
         asked_energy = any(name in ENERGY_POINTS for name in wanted)
         if asked_energy:
             self._check_place(words)
-        return self._reading(words, energy_at or at, asked_energy=asked_energy)
+        again = await self._second_look(words, parts)
+        answers = Answers(words=words, again=again, at=energy_at or at, asked_energy=asked_energy)
+        return interpret(self._profile, answers, self._rated_power_w, self.thresholds)
+
+    async def _second_look(self, words: Words, parts: Sequence[Block]) -> Words:
+        """Read the powers once more where they came in several answers and do not add up.
+
+        The load may have changed from one answer to the next; then the one lies between the
+        two others, and a true disagreement stays.
+        """
+        apart = [part for part in parts if any(name in POWERS for name, _ in part.points)]
+        if len(apart) < 2 or not powers_disagree(words, self.thresholds.phase_percent):
+            return {}
+        again: dict[str, tuple[tuple[int, ...], PointSpec]] = {}
+        try:
+            for part in apart:
+                for same, answer in await self._read_block(part):
+                    again |= _words(same, answer)
+        except (TransientError, MeterRefusedError):
+            return {}  # the reading itself is good, and what it shows is marked
+        return again
 
     def _check_place(self, words: Words) -> None:
         """Refuse energy from registers that are no longer those of the SunSpec model."""
@@ -222,79 +203,6 @@ class MeterReader:
             elif now_ms >= until_ms:
                 del self._unsupported_until[name]
 
-    def _reading(self, words: Words, at: Instant, *, asked_energy: bool) -> Reading:
-        said = [found for name, (found, _) in words.items() if name in SLOT_POINTS]
-        if is_stuck(said, self.thresholds.stuck_points):
-            return _stuck(at, asked_energy=asked_energy)
-        energy, fault = self._energy(words, at) if asked_energy else (None, _NO_FAULT)
-        checked = self._live(words)
-        flags = checked.flags
-        if fault.detail:
-            flags |= Quality.VALUE_MISSING
-        return Reading(
-            energy=energy,
-            fault=fault.detail,
-            rule=fault.rule,
-            findings=tuple(checked.findings),
-            live=checked.live,
-            flags=flags,
-            identity=_identity(words),
-            at=at,
-        )
 
-    def _energy(self, words: Words, at: Instant) -> tuple[RawReading | None, Finding]:
-        values: list[int] = []
-        for name in ENERGY_POINTS:
-            if self._profile.spec(name) is None:
-                values.append(0)
-                continue
-            if name not in words:
-                return None, Finding(Rule.NO_ENERGY, f"{name} was not read")
-            try:
-                value = energy_wh(*words[name])
-            except ProfileError as exc:
-                return None, Finding(Rule.NO_ENERGY, f"{name}: {exc}")
-            if value is None:
-                return None, Finding(Rule.NO_ENERGY, f"{name} has no value")
-            if value > MAX_COUNT:
-                return None, Finding(Rule.COUNTER_RANGE, f"{name} says {value} Wh")
-            values.append(value)
-        return RawReading(import_wh=values[0], export_wh=values[1], at=at), _NO_FAULT
-
-    def _live(self, words: Words) -> Checked:
-        units = {name: _units(*words[name]) for name in LIVE_POINTS if name in words}
-        values = {field: units[name] for name, field in _LIVE.items() if name in units}
-        checked = check_live(values, self._rated_power_w, self.thresholds)
-        total_w = checked.live.active_power_w
-        phases_w = [units.get(name) for name in _PHASES]
-        if phases_disagree(total_w, phases_w, self.thresholds.phase_percent):
-            detail = f"phases {phases_w} W, total {total_w} W"
-            finding = Finding(Rule.PHASES, detail, refused=False)
-            checked.mark(finding, Quality.POWER_MISMATCH)
-        return checked
-
-
-def _stuck(at: Instant, *, asked_energy: bool) -> Reading:
-    found = Finding(Rule.STUCK, "every register says the same")
-    return Reading(
-        energy=None,
-        fault=found.detail,
-        rule=found.rule,
-        findings=() if asked_energy else (found,),
-        live=LiveValues(),
-        flags=Quality.VALUE_MISSING | Quality.OUT_OF_RANGE,
-        identity=None,
-        at=at,
-    )
-
-
-def _units(words: tuple[int, ...], spec: PointSpec) -> int | None:
-    value = decode(words, spec).value
-    return to_units(value, spec.unit) if isinstance(value, Decimal) else None
-
-
-def _identity(words: Words) -> str | None:
-    if IDENTITY not in words:
-        return None
-    value = decode(*words[IDENTITY]).value
-    return None if value is None else str(value)
+def _words(part: Block, answer: WordsRead) -> dict[str, tuple[tuple[int, ...], PointSpec]]:
+    return {name: (part.words_of(name, answer.words), spec) for name, spec in part.points}

@@ -4,7 +4,7 @@ Energy is refused by the rules of `counters` and by `is_stuck`; everything else 
 or marks an instantaneous value, and never holds a reading back.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -119,15 +119,28 @@ def check_live(
 
 
 def phases_disagree(
-    total_w: int | None, phases_w: Iterable[int | None], percent: int = USUAL.phase_percent
+    totals_w: Sequence[int | None],
+    phases_w: Sequence[Sequence[int | None]],
+    percent: int = USUAL.phase_percent,
 ) -> bool:
-    """Return whether three phase powers and their total differ by more than *percent*."""
-    phases = tuple(phases_w)
-    known = [power for power in phases if power is not None]
-    if total_w is None or len(phases) != 3 or len(known) != 3:
+    """Return whether three phase powers and their total differ by more than *percent*.
+
+    Args:
+        totals_w: The total, of one look or of two in a row.
+        phases_w: The phases, of each look. Between two looks the load may go from one to the
+            other; the rule speaks only where the total and the sum were apart all the way.
+        percent: Of the total.
+    """
+    totals = [power for power in totals_w if power is not None]
+    sums = [sum(known) for look in phases_w if len(known := _known(look)) == len(look) == 3]
+    if not totals or not sums:
         return False
-    allowed_w = max(abs(total_w) * percent // 100, _MISMATCH_FLOOR_W)
-    return abs(sum(known) - total_w) > allowed_w
+    allowed_w = max(max(map(abs, totals)) * percent // 100, _MISMATCH_FLOOR_W)
+    return max(min(sums) - max(totals), min(totals) - max(sums)) > allowed_w
+
+
+def _known(powers_w: Sequence[int | None]) -> list[int]:
+    return [power for power in powers_w if power is not None]
 
 
 def is_stuck(answers: Collection[tuple[int, ...]], enough: int = USUAL.stuck_points) -> bool:

@@ -51,7 +51,8 @@ def test_init_leaves_a_configuration_that_is_right_and_a_key(cli: Cli, tmp_path:
 
     gateway_id = load_key(tmp_path / "gateway.key").gateway_id
     assert (code, err) == (0, "")
-    assert f"gtx-cloud gateway add {gateway_id}" in out
+    assert f"gateway {gateway_id}" in out
+    assert "gtx-cloud gateway accept CLAIM" in out
     assert checked[0] == 0
     assert json.loads(checked[1]) == {
         "gateway_id": gateway_id,

@@ -34,7 +34,7 @@ from gridtokenx_agent.errors import (
 
 if TYPE_CHECKING:
     from gridtokenx_agent.ports import Instant
-    from gridtokenx_agent.reader import Reading
+    from gridtokenx_agent.reading import Reading
     from gridtokenx_agent.settings import AgentSettings, BusSettings, MeterSettings
 
 
