@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gridtokenx_cloud.batching import BatchLimits, BatchMemo, Markers
+from gridtokenx_cloud.errors import ValidationError
 from gridtokenx_cloud.formats import TransactionFormat, max_recipients
 from gridtokenx_cloud.merkle import leaf_hash, merkle_root
 from gridtokenx_cloud.ports.mint import Compose, Composed, Leaf
@@ -36,6 +37,22 @@ class MintRules:
         """What one transaction may hold."""
         recipients = min(self.max_batch_size, max_recipients(self.form, self.signatures))
         return BatchLimits(recipients, self.max_base_units_per_transaction)
+
+    def amount_of(self, credit_wh: int) -> int:
+        """Return a credit's base units.
+
+        Raises:
+            ValidationError: Nothing, or more than one transaction may carry.
+        """
+        amount = self.conversion.wh_to_base_units(credit_wh)
+        cap = self.max_base_units_per_transaction
+        if not 0 < amount <= cap:
+            raise ValidationError(
+                "AmountExceedsMaximum" if amount else "NegativeAmount",
+                f"{amount} base units are not within 1 to {cap} per transaction; check the meter,"
+                " then raise BLOCKCHAIN_MAX_TOKENS_PER_TRANSACTION",
+            )
+        return amount
 
 
 def composer(markers: Markers) -> Compose:

@@ -10,6 +10,7 @@ from gridtokenx_cloud.batching import (
     MintResult,
     optimize_batch,
 )
+from gridtokenx_cloud.driving import Driving
 from gridtokenx_cloud.errors import EmptyBatchError, PermanentError, TransientError, ValidationError
 from gridtokenx_cloud.mint_rules import MintRules, composer
 from gridtokenx_cloud.minting import BatchMinter, Sleep
@@ -61,33 +62,29 @@ class MeterPollingService:
         self._clock = clock
         self._sleep = sleep
         self._compose = composer(markers)
+        self._driving = Driving(self.mint_energy_tokens_batch)
         self._minter = BatchMinter(
-            store, chain, history, self._compose, clock, sleep, self, self.mark_reading_as_minted
+            store,
+            chain,
+            history,
+            self._compose,
+            clock,
+            sleep,
+            self._driving,
+            self.mark_reading_as_minted,
         )
         self.on_final: Callable[[], None] = lambda: None
-        self._halts: dict[int, str] = {}
-        self._driving: dict[int, asyncio.Task[None]] = {}
-        self._given_up: set[int] = set()
-        self._trouble = asyncio.Event()
         self._asked: list[asyncio.Future[None]] = []
         self._poked = asyncio.Event()
 
     @property
     def halted(self) -> tuple[str, ...]:
         """Why no new batch is sealed; empty = all is well."""
-        return tuple(f"batch {number}: {reason}" for number, reason in self._halts.items())
+        return self._driving.halted
 
     def halt(self, batch_id: int, reason: str) -> None:
         """See `Halts.halt`."""
-        if self._halts.get(batch_id) != reason:
-            logger.error("minting_halted", extra={"batch_id": batch_id, "reason": reason})
-        self._halts[batch_id] = reason
-        self._trouble.set()
-
-    def lift(self, batch_id: int) -> None:
-        """See `Halts.lift`."""
-        if self._halts.pop(batch_id, None) is not None:
-            logger.info("minting_resumed", extra={"batch_id": batch_id})
+        self._driving.halt(batch_id, reason)
 
     def fetch_unminted_readings(
         self, limit: int, *, draining: bool = False
@@ -106,7 +103,7 @@ class MeterPollingService:
     def validate_reading(self, reading: UnmintedReading) -> MintBatchData | Refusal:
         """Check what may have changed since the reading was accepted."""
         try:
-            amount = self._amount(reading)
+            amount = self._rules().amount_of(reading.credit_wh)
             self._wallets.token_account(reading.wallet_address)
         except ValidationError as exc:
             return Refusal(exc.code, str(exc))
@@ -118,18 +115,6 @@ class MeterPollingService:
             credit_wh=reading.credit_wh,
             amount_base_units=amount,
         )
-
-    def _amount(self, reading: UnmintedReading) -> int:
-        rules = self._rules()
-        amount = rules.conversion.wh_to_base_units(reading.credit_wh)
-        cap = rules.max_base_units_per_transaction
-        if not 0 < amount <= cap:
-            raise ValidationError(
-                "AmountExceedsMaximum" if amount else "NegativeAmount",
-                f"{amount} base units are not within 1 to {cap} per transaction; check the meter,"
-                " then raise BLOCKCHAIN_MAX_TOKENS_PER_TRANSACTION",
-            )
-        return amount
 
     async def process_batch(self, readings: Sequence[UnmintedReading]) -> list[MintResult]:
         """Mint what is good, queue the rest; one result per reading given.
@@ -186,7 +171,7 @@ class MeterPollingService:
                 if not self._try_pass():
                     await self._pause(stop, wake)
         finally:
-            await self._put_down()
+            await self._driving.put_down()
 
     async def pass_now(self) -> None:
         """Let `run` seal all that is due, also while automatic minting is off; return when it has.
@@ -208,14 +193,16 @@ class MeterPollingService:
             while True:
                 progress = self._pass(draining=True)
                 left = self._store.backlog(self._clock.now_ms())
-                if self._halts and self._driving.keys() <= self._halts.keys():
+                if self._driving.stuck:
                     raise MintingHaltedError("; ".join(self.halted))
                 if not left.unminted and not left.live_batches:
                     return left
-                if not progress:
-                    await self._any_ended()
+                if not progress and self._driving:
+                    await self._driving.any_ended()
+                elif not progress:
+                    await self._sleep(1.0)
         finally:
-            await self._put_down()
+            await self._driving.put_down()
 
     def _try_pass(self) -> bool:
         try:
@@ -226,14 +213,14 @@ class MeterPollingService:
 
     def _pass(self, *, draining: bool) -> bool:
         """Take up batches and seal new ones; true when there is more to do at once."""
-        self._reap()
+        self._driving.reap()
         self._poked.clear()
         rules = self._rules()
-        self._take_up_live(rules)
+        self._driving.take_up(self._store.live_batches(), rules.concurrent_batches)
         # Sealed ahead while there is room to drive, so that one look at the queue fills several.
         idle = len(self._driving) < rules.concurrent_batches
         wanted = draining or rules.auto_mint_enabled or bool(self._asked)
-        if not idle or self._halts or not wanted:
+        if not idle or self.halted or not wanted:
             return False
         more = self._seal_due(rules, draining)
         if not more:
@@ -248,7 +235,7 @@ class MeterPollingService:
         logger.info("readings_fetched", extra={"readings": len(readings)})
         good = self._validated(readings)
         batches = self._seal(good, rules.max_transactions_per_batch)
-        self._take_up_live(rules)
+        self._driving.take_up(self._store.live_batches(), rules.concurrent_batches)
         logger.info("cycle_finished", extra={"readings": len(good), "batches": len(batches)})
         return len(readings) == rules.batch_size and (bool(batches) or len(good) < len(readings))
 
@@ -291,29 +278,6 @@ class MeterPollingService:
             )
         return sealed
 
-    def _take_up_live(self, rules: MintRules) -> None:
-        for batch_id in self._store.live_batches():
-            if len(self._driving) >= rules.concurrent_batches:
-                return
-            if batch_id not in self._given_up:
-                self._take_up(batch_id)
-
-    def _take_up(self, batch_id: int) -> None:
-        if batch_id not in self._driving:
-            work = self.mint_energy_tokens_batch(batch_id)
-            self._driving[batch_id] = asyncio.create_task(work, name=f"batch {batch_id}")
-
-    def _reap(self) -> None:
-        for batch_id, task in list(self._driving.items()):
-            if not task.done():
-                continue
-            del self._driving[batch_id]
-            try:
-                task.result()
-            except PermanentError as exc:
-                self._given_up.add(batch_id)
-                self.halt(batch_id, str(exc))
-
     async def _pause(self, stop: asyncio.Event, wake: asyncio.Event) -> None:
         """Wait for a batch to end, the next poll, a credit, or the end of the service."""
         rules = self._rules()
@@ -322,7 +286,7 @@ class MeterPollingService:
             signals.append(asyncio.create_task(wake.wait()))
         try:
             await asyncio.wait(
-                [*signals, *self._driving.values()],
+                [*signals, *self._driving.tasks],
                 timeout=rules.polling_interval_s,
                 return_when=asyncio.FIRST_COMPLETED,
             )
@@ -332,22 +296,3 @@ class MeterPollingService:
         finally:
             for signal in signals:
                 signal.cancel()
-
-    async def _any_ended(self) -> None:
-        """Wait until a batch ends or is in trouble; with none, until a second has passed."""
-        if not self._driving:
-            await self._sleep(1.0)
-            return
-        self._trouble.clear()
-        trouble = asyncio.create_task(self._trouble.wait())
-        try:
-            awaited = [trouble, *self._driving.values()]
-            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            trouble.cancel()
-
-    async def _put_down(self) -> None:
-        for task in self._driving.values():
-            task.cancel()
-        await asyncio.gather(*self._driving.values(), return_exceptions=True)
-        self._driving.clear()

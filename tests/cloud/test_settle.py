@@ -255,14 +255,14 @@ async def test_a_pass_waits_for_what_halts_the_minting(world: World, tmp_path: P
 
         m.service._try_pass()
         while_halted = asked.done()
-        m.service.lift(0)
+        m.service._driving.lift(0)
         m.service._try_pass()
         # The queue was shorter than a batch, so this pass took all there was.
         await asked
 
         assert not while_halted
         assert one(m, "SELECT count(*) FROM mint_batches") == 1
-        await m.service._put_down()
+        await m.service._driving.put_down()
 
 
 async def test_a_committed_credit_wakes_the_service(world: World, tmp_path: Path) -> None:
