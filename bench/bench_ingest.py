@@ -5,9 +5,10 @@ each, one line per message and fifteen. A worker has a core of its own; broker, 
 this program share the other one, and two workers take both, so there they are in each other's way.
 The backlog is in the broker before the clock starts; it stops when the sequence ledger holds every
 line. `of_bare_verification` compares with a loop on the worker's core that only checks the
-signatures of the same lines; on a busy machine the same by processor time says more. `plain` is the same backlog taken by a script of one screen: paho,
-json, executemany, nothing verified, credited or receipted. The profile is of a worker's work
-without the network (cProfile, which makes Python's part look larger). Prints one JSON line.
+signatures of the same lines; on a busy machine the same by processor time says more. `plain` is
+the same backlog taken by a script of one screen: paho, json, executemany, nothing verified,
+credited or receipted. The profile is of a worker's work without the network (cProfile, which makes
+Python's part look larger). Prints one JSON line.
 Run: `python -m bench.bench_ingest`; a name picks those runs that begin so.
 """
 
