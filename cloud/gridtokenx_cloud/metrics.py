@@ -1,5 +1,6 @@
 """Figures for Prometheus, as text; pure."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -80,6 +81,29 @@ def ingest_figures(totals: Mapping[str, int]) -> Iterator[Figure]:
             labels = {"outcome": kind, "reason": detail}
             meaning = "Lines by what became of them"
             yield Figure("meter_readings_processed_total", meaning, number, labels)
+
+
+def access_figures(surface: str, refused: Mapping[str, int]) -> Iterator[Figure]:
+    """Yield who was kept out since the start.
+
+    Args:
+        surface: http or websocket.
+        refused: `wrong_secret`, `guesses` or `requests`, with their numbers.
+    """
+    labels = {"surface": surface}
+    wrong = refused.get("wrong_secret", 0) + refused.get("guesses", 0)
+    yield Figure("auth_failures_total", "Wrong tokens and tickets", wrong, labels)
+    for reason in ("requests", "guesses"):
+        meaning = "Who asked or guessed too often and was told to wait"
+        number = refused.get(reason, 0)
+        yield Figure("rate_limited_total", meaning, number, labels | {"reason": reason})
+
+
+def connection_figures(roles: Iterable[str]) -> Iterator[Figure]:
+    """Yield how many connections follow the live events, by the role of who is behind each."""
+    for role, number in Counter(roles).items():
+        meaning = "Connections to the live events"
+        yield Figure("websocket_connections_active", meaning, number, {"role": role})
 
 
 def _labels(labels: Mapping[str, str]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from typing import Literal
 from urllib.parse import urlsplit
 
 from gridtokenx_cloud.adapters.http_api import ReadyCheck, build_api
@@ -29,7 +30,7 @@ from gridtokenx_cloud.broadcast import Broadcast, BroadcastLimits
 from gridtokenx_cloud.desk import administration
 from gridtokenx_cloud.errors import FloodedError, NotFoundError, StoreBusyError, StoreRefusedError
 from gridtokenx_cloud.ingest import IngestService, Message
-from gridtokenx_cloud.metrics import Figure, ingest_figures, process_figures
+from gridtokenx_cloud.metrics import Figure, access_figures, ingest_figures, process_figures
 from gridtokenx_cloud.mint_wiring import connected_minter, conversion_of
 from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.roles.api import ApiRole
@@ -46,6 +47,7 @@ from gridtokenx_cloud.tokenization import RetryPolicy
 from gridtokenx_cloud.verify import ReadingRules
 from gridtokenx_wire.topics import Channel, topic
 
+Surface = Literal["http", "websocket"]
 _INGEST_STOP_S = 10.0
 
 
@@ -58,6 +60,7 @@ class Parts:
     database: Database
     relay: Relay
     live: LiveTokenization
+    limits: Mapping[Surface, AccessLimits]
 
 
 def make_parts(settings: Settings, clock: Clock, database: Database) -> Parts:
@@ -68,7 +71,12 @@ def make_parts(settings: Settings, clock: Clock, database: Database) -> Parts:
     """
     overrides = SqlOverrides(database, clock, actor="cloud")
     live = LiveTokenization(settings, overrides.values, clock.now_ms)
-    return Parts(settings, clock, database, Relay(), live)
+    cloud = settings.cloud
+    limits: dict[Surface, AccessLimits] = {
+        surface: AccessLimits(clock, cloud.api_rate_limit, cloud.trusted_proxies)
+        for surface in ("http", "websocket")
+    }
+    return Parts(settings, clock, database, Relay(), live, limits)
 
 
 def open_store(settings: Settings) -> Database:
@@ -169,7 +177,9 @@ def events_role(parts: Parts) -> EventsRole:
     def make_server() -> EventServer:
         hub = Broadcast(SqlEventStore(parts.database), parts.clock, fan_out)
         origins = own_origins(parts.settings)
-        return EventServer(host, port, hub, _access(parts), origins, _access_limits(parts), limits)
+        return EventServer(
+            host, port, hub, _access(parts), origins, parts.limits["websocket"], limits
+        )
 
     return EventsRole(make_server, parts.relay)
 
@@ -200,7 +210,7 @@ def api_role(
             parts.relay.pass_wanted,
             lambda: parts.relay.feed,
         ),
-        limits=_access_limits(parts),
+        limits=parts.limits["http"],
     )
     host, port = split_bind(settings.cloud.http_bind)
     return ApiRole(app, host, port, settings.cloud.database_pool_size)
@@ -236,8 +246,10 @@ def metrics_role(
         )
         yield from store_figures(parts.database, parts.clock.now_ms())
         for role in roles:
-            if isinstance(role, IngestRole | SettleRole):
+            if isinstance(role, IngestRole | SettleRole | EventsRole):
                 yield from role.figures()
+        for surface, limits in parts.limits.items():
+            yield from access_figures(surface, limits.refused)
         if service is not None:
             yield from ingest_figures(dict(service.totals))
 
@@ -288,8 +300,3 @@ def submit(service: IngestService, gateway_id: str, payload: bytes) -> bytes:
 
 def _access(parts: Parts) -> SqlAccess:
     return SqlAccess(parts.database, parts.clock, parts.settings.cloud.session_ttl_secs)
-
-
-def _access_limits(parts: Parts) -> AccessLimits:
-    cloud = parts.settings.cloud
-    return AccessLimits(parts.clock, cloud.api_rate_limit, cloud.trusted_proxies)

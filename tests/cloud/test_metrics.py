@@ -1,4 +1,11 @@
-from gridtokenx_cloud.metrics import Figure, exposition, ingest_figures, process_figures
+from gridtokenx_cloud.metrics import (
+    Figure,
+    access_figures,
+    connection_figures,
+    exposition,
+    ingest_figures,
+    process_figures,
+)
 
 
 def test_figures_of_one_name_stand_together_under_one_head() -> None:
@@ -48,3 +55,18 @@ def test_readings_are_counted_by_outcome_and_reason_and_remarks_by_name() -> Non
         f'{name}{{outcome="rejected",reason="BadSignature"}} 2',
         'gridtokenx_reading_remarks_total{remark="stuck"} 1',
     ]
+
+
+def test_who_was_kept_out_is_counted_by_surface_and_reason() -> None:
+    text = exposition(access_figures("http", {"wrong_secret": 10, "guesses": 2, "requests": 3}))
+
+    assert 'gridtokenx_auth_failures_total{surface="http"} 12' in text
+    assert 'gridtokenx_rate_limited_total{surface="http",reason="guesses"} 2' in text
+    assert 'gridtokenx_rate_limited_total{surface="http",reason="requests"} 3' in text
+
+
+def test_connections_are_counted_by_role() -> None:
+    text = exposition(connection_figures(["owner", "admin", "owner"]))
+
+    assert 'gridtokenx_websocket_connections_active{role="owner"} 2' in text
+    assert 'gridtokenx_websocket_connections_active{role="admin"} 1' in text

@@ -109,6 +109,8 @@ def test_a_pass_that_is_asked_for_mints_while_automatic_minting_is_off_and_the_e
         seen["asked"] = admin(place, token, "POST", "tokenization/trigger-batch")
         wait_until(lambda: place.minted_wh() == 1_000, "the pass mints what is due")
         wait_until(lambda: status()["pass"] == {"asked_for": 1, "done": 1}, "the pass is done")
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            admin(place, "gtx_guess", "GET", "tokenization/status")
         seen["figures"] = fetch(f"http://{metrics}/metrics")
         with pytest.raises(urllib.error.HTTPError, match="404"):
             fetch(f"http://{metrics}/else")
@@ -124,5 +126,7 @@ def test_a_pass_that_is_asked_for_mints_while_automatic_minting_is_off_and_the_e
     assert seen["asked"] == {"pass_id": 1}
     figures = str(seen["figures"])
     assert "gridtokenx_energy_minted_wh_total 1000" in figures
+    assert 'gridtokenx_auth_failures_total{surface="http"} 1' in figures
+    assert 'gridtokenx_rate_limited_total{surface="websocket",reason="guesses"} 0' in figures
     for role in ("ingest", "settle", "events", "upkeep", "api"):
         assert f'gridtokenx_service_up{{service="{role}"}} 1' in figures

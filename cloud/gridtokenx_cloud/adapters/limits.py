@@ -2,6 +2,7 @@
 
 import ipaddress
 import threading
+from collections import Counter
 from collections.abc import Iterable
 
 from gridtokenx_cloud.ports.common import Clock
@@ -15,6 +16,10 @@ _SUBSCRIBER_BITS = 64
 
 class AccessLimits:
     """Counts within this process; safe to share between threads.
+
+    Attributes:
+        refused: How often somebody was kept out since the start, by reason: `requests` and
+            `guesses` too many, or a `wrong_secret`.
 
     Args:
         clock: The wall clock.
@@ -33,6 +38,7 @@ class AccessLimits:
         self._clock = clock
         self._proxies = tuple(ipaddress.ip_network(text) for text in proxies)
         self._lock = threading.Lock()
+        self.refused: Counter[str] = Counter()
         self._requests = Quota(requests_per_minute)
         self._failures = Quota(failures_per_minute)
 
@@ -43,17 +49,23 @@ class AccessLimits:
     def request_wait_s(self, token_hash: str) -> int:
         """Count a request of this token and return 0, or return the wait in s."""
         with self._lock:
-            return _seconds(self._requests.take(token_hash, self._clock.now_ms()))
+            wait_ms = self._requests.take(token_hash, self._clock.now_ms())
+            self.refused["requests"] += wait_ms > 0
+            return _seconds(wait_ms)
 
     def sign_in_wait_s(self, address: str) -> int:
         """Return how long this address may not try to sign in; 0 = it may."""
         with self._lock:
-            return _seconds(self._failures.wait_ms(address, self._clock.now_ms()))
+            wait_ms = self._failures.wait_ms(address, self._clock.now_ms())
+            self.refused["guesses"] += wait_ms > 0
+            return _seconds(wait_ms)
 
     def failed(self, address: str) -> int:
         """Count a wrong secret and return 0, or return the wait in s of who had too many."""
         with self._lock:
-            return _seconds(self._failures.take(address, self._clock.now_ms()))
+            wait_ms = self._failures.take(address, self._clock.now_ms())
+            self.refused["guesses" if wait_ms else "wrong_secret"] += 1
+            return _seconds(wait_ms)
 
 
 def _seconds(wait_ms: int) -> int:
