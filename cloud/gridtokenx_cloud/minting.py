@@ -6,12 +6,12 @@ must survive is committed before the side effect that needs it.
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from gridtokenx_cloud.errors import DisputedBatchError, SigningKeyError, TransientError
+from gridtokenx_cloud.mint_notes import MintNotes
 from gridtokenx_cloud.mint_state import (
     ChainError,
     Dispute,
@@ -21,7 +21,6 @@ from gridtokenx_cloud.mint_state import (
     InFlight,
     Keep,
     Land,
-    Observation,
     Resolve,
     Sealed,
     StopAll,
@@ -46,10 +45,7 @@ from gridtokenx_cloud.ports.mint import (
 logger = logging.getLogger(__name__)
 
 POLL_S = 1.0
-REBROADCAST_S = 2.0
 TROUBLE_S = 15.0
-_SLOW_ATTEMPTS = 8
-_MOST_DOUBTS = 30
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -88,11 +84,7 @@ class BatchMinter:
         self._sleep = sleep
         self._halts = halts
         self._mark_minted = mark_minted
-        self._sent_at_ms: dict[str, int] = {}
-        self._closed_slot: dict[str, int] = {}
-        self._looks: dict[int, int] = {}
-        self._doubts: dict[int, int] = {}
-        self._slow: set[int] = set()
+        self._notes = MintNotes()
 
     async def drive(self, batch_id: int, slow_after_s: int = 60) -> None:
         """Return when the batch is final, void or disputed; RPC trouble only takes longer.
@@ -103,7 +95,7 @@ class BatchMinter:
         while True:
             pause_s: float | None = await self._patiently()(self._round, batch_id, slow_after_s)
             if pause_s is None:
-                self._looks.pop(batch_id, None)
+                self._notes.over(batch_id)
                 return
             if pause_s:
                 await self._sleep(pause_s)
@@ -124,7 +116,7 @@ class BatchMinter:
         batch = self._store.load(batch_id)
         if batch is None:
             return None
-        self._watch(batch, slow_after_s)
+        self._notes.watch(batch, self._clock.now_ms(), slow_after_s)
         if batch.attempt is None:
             try:
                 return await self._sign(batch)
@@ -161,7 +153,7 @@ class BatchMinter:
         attempt = await self._chain.prepare(batch)
         if isinstance(attempt, ChainError):
             return await self._classified(batch, attempt, simulated=True)
-        self._doubts.pop(batch.batch_id, None)
+        self._notes.signed(batch.batch_id)
         self._store.record_attempt(batch.batch_id, attempt, self._clock.now_ms())
         self._halts.lift(batch.batch_id)
         logger.info("attempt_signed", extra=_fields(batch, attempt))
@@ -169,16 +161,12 @@ class BatchMinter:
 
     async def _send(self, batch_id: int, attempt: Attempt) -> None:
         await self._chain.send(attempt.raw)
-        first = attempt.signature not in self._sent_at_ms
-        self._sent_at_ms[attempt.signature] = self._clock.now_ms()
-        if first:
-            fields = {"batch_id": batch_id, "n": attempt.n, "signature": attempt.signature}
-            logger.info("attempt_sent", extra=fields)
+        self._notes.sent(batch_id, attempt, self._clock.now_ms())
 
     async def _follow(self, batch: MintBatch, attempt: Attempt) -> float | None:
         state = InFlight(attempt.n, attempt.signature, attempt.last_valid_block_height)
         seen = await self._chain.observe(state, batch.marker)
-        decision = next_step(state, self._since_closed(state, seen))
+        decision = next_step(state, self._notes.since_closed(state, seen))
         match decision:
             case Land():
                 await self._land(batch, decision)
@@ -187,28 +175,17 @@ class BatchMinter:
                 return await self._failed(batch, attempt, decision.error)
             case Expire():
                 self._store.end_attempt(batch.batch_id, attempt.n, None, self._clock.now_ms())
-                self._forget(attempt.signature)
+                self._notes.ended(attempt.signature)
                 logger.info("attempt_expired", extra=_fields(batch, attempt))
                 return 0.0
             case Resolve():
                 return await self._resolve(batch, state)
             case Keep():
-                due_ms = self._sent_at_ms.get(attempt.signature, 0) + int(1000 * REBROADCAST_S)
-                if self._clock.now_ms() >= due_ms:
+                if self._notes.is_send_due(attempt, self._clock.now_ms()):
                     await self._send(batch.batch_id, attempt)
             case Wait():
                 pass
         return POLL_S
-
-    def _since_closed(self, state: InFlight, seen: Observation) -> Observation:
-        """Judge by the first finalized slot beyond the attempt's last block.
-
-        Any answer at least that new is proof; a node that always lags a little gives one too.
-        """
-        if seen.finalized_height <= state.last_valid_block_height:
-            return seen
-        slot = self._closed_slot.setdefault(state.signature, seen.finalized_slot)
-        return replace(seen, finalized_slot=min(slot, seen.finalized_slot))
 
     async def _land(self, batch: MintBatch, landed: Land) -> None:
         fee = await self._history.fee_lamports(landed.signature)
@@ -218,7 +195,7 @@ class BatchMinter:
         except DisputedBatchError as exc:
             self._dispute(batch, str(exc))
             return
-        self._forget(landed.signature)
+        self._notes.ended(landed.signature)
         logger.info(
             "batch_final",
             extra={
@@ -251,7 +228,7 @@ class BatchMinter:
                 self._halts.halt(batch.batch_id, f"{reason} ({error})")
                 return TROUBLE_S
             case TopUp():
-                self._warn_once(batch, "fee_payer_low", error)
+                self._notes.payer_low(batch, error)
                 return TROUBLE_S
         return POLL_S
 
@@ -262,12 +239,10 @@ class BatchMinter:
         if wallet in report.missing:
             # A fork took the account, or its owner closed it: the next round makes it again.
             return
-        if simulated and wallet not in report.refused:
-            # The node that simulates may not have seen the account yet.
-            doubts = self._doubts.get(batch.batch_id, 0)
-            self._doubts[batch.batch_id] = doubts + 1
-            if doubts < _MOST_DOUBTS:
-                return
+        # The node that simulates may not have seen the account yet.
+        alone = simulated and wallet not in report.refused
+        if alone and self._notes.is_doubtful(batch.batch_id):
+            return
         reason = report.refused.get(wallet, reason)
         self._hold(batch, wallet, Refusal("RecipientRefused", reason))
 
@@ -281,8 +256,7 @@ class BatchMinter:
         )
 
     async def _resolve(self, batch: MintBatch, state: Sealed | InFlight) -> float | None:
-        looks = self._looks.get(batch.batch_id, 0)
-        self._looks[batch.batch_id] = looks + 1
+        looks = self._notes.looks(batch.batch_id)
         origin = await self._history.marker_origin(batch)
         match resolve(state, origin, looks):
             case Land() as landed:
@@ -297,25 +271,6 @@ class BatchMinter:
         self._store.dispute(batch.batch_id, reason, self._clock.now_ms())
         logger.error("batch_disputed", extra={"batch_id": batch.batch_id, "reason": reason})
         self._halts.halt(batch.batch_id, reason)
-
-    def _forget(self, signature: str) -> None:
-        self._sent_at_ms.pop(signature, None)
-        self._closed_slot.pop(signature, None)
-
-    def _watch(self, batch: MintBatch, slow_after_s: int) -> None:
-        """Report what takes long; age alone never judges an attempt."""
-        age_s = (self._clock.now_ms() - batch.sealed_at_ms) // 1000
-        if batch.batch_id in self._slow:
-            return
-        if age_s > slow_after_s or batch.attempts > _SLOW_ATTEMPTS:
-            self._slow.add(batch.batch_id)
-            fields = {"batch_id": batch.batch_id, "age_s": age_s, "attempts": batch.attempts}
-            logger.warning("batch_slow", extra=fields)
-
-    def _warn_once(self, batch: MintBatch, event: str, error: ChainError) -> None:
-        if -batch.batch_id not in self._slow:
-            self._slow.add(-batch.batch_id)
-            logger.warning(event, extra={"batch_id": batch.batch_id, "error_code": str(error)})
 
 
 def _fields(batch: MintBatch, attempt: Attempt) -> dict[str, object]:
