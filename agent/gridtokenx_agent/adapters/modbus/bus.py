@@ -1,18 +1,14 @@
-"""`MeterBus` over pymodbus, which opens the port and moves the bytes; the rest is here."""
+"""`MeterBus` over pymodbus, which only moves the bytes: the rules of a transaction are here."""
 
 import asyncio
 import logging
 import struct
-import termios
-import traceback
 from dataclasses import dataclass
 from typing import Final
 
-from pymodbus import FramerType
-from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
-
 from gridtokenx_agent.adapters.modbus.answers import AnswerGate, MbapRequest, WrongAnswerError
 from gridtokenx_agent.adapters.modbus.endpoint import BusEndpoint, parse_bus_url
+from gridtokenx_agent.adapters.modbus.port import Client, Port
 from gridtokenx_agent.adapters.modbus.quiet import QuietRule
 from gridtokenx_agent.adapters.modbus.timing import UnitTiming
 from gridtokenx_agent.adapters.rtu_framing import RtuRequest, frame_of_another
@@ -25,20 +21,13 @@ from gridtokenx_agent.errors import (
 )
 from gridtokenx_agent.ports import Clock, ReadFunction, WordsRead
 
-_Client = AsyncModbusSerialClient | AsyncModbusTcpClient
-
 _REQUEST_BYTES: Final = 8
 _ANSWER_OVERHEAD: Final = 5
-_CONNECT_TIMEOUT_S: Final = 3.0
-_FIRST_BACKOFF_S: Final = 1.0
-_LONGEST_BACKOFF_S: Final = {"rtu": 5.0, "rtu+tcp": 30.0, "tcp": 30.0}
 _SILENT_LIMIT: Final = 3
 """So many requests in a row without an answer, and the port is opened anew: a half-open TCP
 connection and a stuck USB adapter both look like dead meters."""
 _BABBLE_S: Final = 1.0
 """Longest wait for a bus that never falls silent."""
-_RECEIVE_LIMIT: Final = 4096
-"""pymodbus drops all it has at 264 bytes: too few for an echo or a foreign frame before ours."""
 _LOOK_AGAIN_S: Final = 0.05
 """A late answer may end the quiet time early; so often it is looked for."""
 _EXCEPTION: Final = 0x80
@@ -91,21 +80,17 @@ class PymodbusBus:
         self._lock = asyncio.Lock()
         self._units: dict[int, UnitTiming] = {}
         self._quiet = QuietRule()
-        self._client: _Client | None = None
-        self._gate: AnswerGate | None = None
+        self._port = Port(endpoint, self._new_gate, self._fail)
         self._last: _Read | None = None
         self._answer: asyncio.Future[bytes] | None = None
-        self._served = False
         self._silent = 0
-        self._backoff_s = _FIRST_BACKOFF_S
-        self._next_connect_s = 0.0
 
     async def read_words(
         self, device_id: int, function: ReadFunction, address: int, count: int, min_gap_ms: int
     ) -> WordsRead:
         """See `MeterBus.read_words`."""
         async with self._lock:
-            worn = self._served and self._endpoint.kind == "tcp"
+            worn = self._port.has_answered and self._endpoint.kind == "tcp"
             try:
                 return await self._read(device_id, function, address, count, min_gap_ms)
             except BusDownError:
@@ -118,7 +103,7 @@ class PymodbusBus:
     async def _read(
         self, device_id: int, function: ReadFunction, address: int, count: int, min_gap_ms: int
     ) -> WordsRead:
-        client, gate = await self._connected()
+        client, gate = await self._port.connected()
         await self._wait_for_quiet(gate, device_id, min_gap_ms / 1000)
         unit = self._units.get(device_id) or self._units.setdefault(device_id, UnitTiming())
         wire_s = self._endpoint.wire_s(_REQUEST_BYTES + _ANSWER_OVERHEAD + 2 * count)
@@ -132,8 +117,7 @@ class PymodbusBus:
             await self._wait_for_quiet(gate, None, 0.0)
             raise
         self._silent = 0
-        self._served = True
-        self._backoff_s = _FIRST_BACKOFF_S
+        self._port.answered()
         if answer[0] & _EXCEPTION:
             raise self._refusal(read, answer[1])
         unit.answered(gate.last_byte_s - read.sent_s - wire_s)
@@ -141,11 +125,11 @@ class PymodbusBus:
 
     async def close(self) -> None:
         """See `MeterBus.close`."""
-        self._drop()
+        self._port.drop()
         # A TCP transport frees its socket one turn of the loop after it was closed.
         await asyncio.sleep(0)
 
-    async def _transact(self, client: _Client, gate: AnswerGate, read: _Read) -> bytes:
+    async def _transact(self, client: Client, gate: AnswerGate, read: _Read) -> bytes:
         """Send one request and return the answer's PDU; otherwise leave the bus quiet."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[bytes] = loop.create_future()
@@ -158,7 +142,7 @@ class PymodbusBus:
                 self._fail(ConnectionError("the connection was lost before the request"))
             return await answer
         except ConnectionError as exc:
-            self._drop()
+            self._port.drop()
             self._give_up(gate, read)
             raise BusDownError(f"{self._endpoint} was lost during a request") from exc
         except (TimeoutError, WrongAnswerError) as exc:
@@ -175,7 +159,7 @@ class PymodbusBus:
 
     def _give_up(self, gate: AnswerGate, read: _Read) -> None:
         gate.give_up()
-        if self._client is None and self._endpoint.kind == "tcp":
+        if not self._port.is_open and self._endpoint.kind == "tcp":
             return  # nothing is under way on the next connection
         # A numbered answer is known by its number; one that came broken will not come again.
         owed = self._endpoint.kind != "tcp" and len(gate.heard) < read.answer_bytes
@@ -188,7 +172,7 @@ class PymodbusBus:
         self._silent += 1
         if self._silent >= _SILENT_LIMIT:
             self._silent = 0
-            self._drop()
+            self._port.drop()
         heard: Heard = "nothing"
         seen = "silence; check power, wiring, device id and baud rate"
         if isinstance(exc, WrongAnswerError):
@@ -215,73 +199,11 @@ class PymodbusBus:
             await asyncio.sleep(min(wait_s, _LOOK_AGAIN_S))
             now_s = _now_s()
 
-    async def _connected(self) -> tuple[_Client, AnswerGate]:
-        if self._client is not None and self._gate is not None and self._client.connected:
-            return self._client, self._gate
-        self._drop()
-        wait_s = self._next_connect_s - _now_s()
-        if wait_s > 0:
-            raise BusDownError(f"{self._endpoint} is not there; next try in {wait_s:.0f} s")
-        await self._connect()
-        if self._client is None or self._gate is None:
-            raise BusDownError(f"{self._endpoint} was closed while it was opened")
-        return self._client, self._gate
-
-    async def _connect(self) -> None:
-        """Open the port once; a failure makes the next attempt wait.
-
-        pymodbus's own `connect` says only that it failed, and its reconnecting never begins
-        unless a first connection was made, so both are done here.
-        """
+    def _new_gate(self) -> AnswerGate:
         parse = MbapRequest if self._endpoint.kind == "tcp" else RtuRequest
-        gate = AnswerGate(
+        return AnswerGate(
             self._clock, _now_s, parse, self._on_answer, self._fail, self._on_late_answer
         )
-        client = self._new_client(gate)
-        self._client, self._gate = client, gate
-        try:
-            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-                client.ctx.transport, _ = await client.ctx.call_create()
-        except (OSError, ValueError, TimeoutError, termios.error) as exc:
-            # termios.error is no OSError: an adapter that does not know a parity or a baud rate.
-            # It leaves pymodbus with a port half set up, open and locked; the frames hold it.
-            traceback.clear_frames(exc.__traceback__)
-            self._drop()
-            self._next_connect_s = _now_s() + self._backoff_s
-            self._backoff_s = min(2 * self._backoff_s, _LONGEST_BACKOFF_S[self._endpoint.kind])
-            reason = str(exc) or f"no connection within {_CONNECT_TIMEOUT_S:g} s"
-            raise BusDownError(f"{self._endpoint} cannot be opened: {reason}") from exc
-
-    def _new_client(self, gate: AnswerGate) -> _Client:
-        place = self._endpoint
-        client: _Client
-        if place.kind == "rtu":
-            client = AsyncModbusSerialClient(
-                place.host,
-                baudrate=place.baudrate,
-                parity=place.parity,
-                stopbits=place.stopbits,
-                reconnect_delay=0,
-                retries=0,
-                trace_packet=gate,
-                trace_connect=self._on_connection,
-            )
-        else:
-            client = AsyncModbusTcpClient(
-                place.host,
-                port=place.port,
-                framer=FramerType.SOCKET if place.kind == "tcp" else FramerType.RTU,
-                reconnect_delay=0,
-                retries=0,
-                trace_packet=gate,
-                trace_connect=self._on_connection,
-            )
-        client.ctx.max_buffer_size = _RECEIVE_LIMIT
-        return client
-
-    def _on_connection(self, there: bool) -> None:
-        if not there:
-            self._fail(ConnectionError("the connection was lost"))
 
     def _on_answer(self, answer: bytes) -> None:
         if self._answer is not None and not self._answer.done():
@@ -297,12 +219,6 @@ class PymodbusBus:
         """End the request in flight now."""
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
-
-    def _drop(self) -> None:
-        client, self._client, self._gate = self._client, None, None
-        self._served = False
-        if client is not None:
-            client.close()
 
 
 def _now_s() -> float:
