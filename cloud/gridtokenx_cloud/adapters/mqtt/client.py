@@ -1,7 +1,7 @@
 """paho's client, where it spends more on a message than everything else on it but the signature.
 
-Two methods of its inside are overridden; `constraints.txt` says with which version that is tested,
-and with another one that has them no more everything works as before, only slower.
+Two methods of its inside are overridden: `constraints.txt` says with which version that is tested,
+and a test fails with one that has them no more.
 """
 
 from collections.abc import Callable

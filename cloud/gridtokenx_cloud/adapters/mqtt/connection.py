@@ -132,6 +132,8 @@ class Connection:
         if self.ended or buffered is None:
             return False
         self._send(buffered)
+        if self.ended:
+            return False
         patience_ms = 0 if reading and buffered.pending() else round(timeout_s * 1000)
         poller = select.poll()
         poller.register(wake, select.POLLIN)
@@ -187,11 +189,11 @@ class Connection:
 
     def close(self) -> None:
         """Disconnect, if that is left to do."""
-        if not self.ended:
-            self._client.disconnect()
-            self._client.loop_write()
         self.ended = True
         self.ready = False
+        if self._client.socket() is not None:
+            self._client.disconnect()
+            self._client.loop_write()
 
     # Callbacks only pass on what they got: they run in the middle of paho's own work.
 

@@ -144,6 +144,7 @@ class MqttIngest:
             connection = self._connection = Connection(self._broker, self._receive, self._report)
             if connection.open():
                 self._serve(connection)
+                connection.close()
             if connection.took_messages:
                 delay_s = self._delays_s[0]
             # Jitter: after an outage not every worker and gateway may come in the same second.
