@@ -63,6 +63,7 @@ async def test_samples_share_commits_and_slots_do_not_wait() -> None:
 
 
 async def test_a_dead_meter_gives_no_values_and_one_event() -> None:
+    """EVerest PR 2673, esphome#18961: the last value repeated under fresh time stamps."""
     site = Site(sample_s=10)
     await site.pass_time(61)
     known = len(site.buffer.rows)
@@ -263,6 +264,7 @@ async def test_a_bus_that_is_gone_is_no_end() -> None:
 
 
 async def test_live_registers_a_meter_refuses_do_not_cost_the_energy() -> None:
+    """evcc#31143, telegraf#14671, #13630: one missing register cost the whole device."""
     site = Site()
     site.faults.refuse_gaps = True
 

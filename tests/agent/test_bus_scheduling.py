@@ -110,6 +110,8 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("dies_after_s", [0, 22, 23.7, 24.6])
 def test_a_dead_meter_costs_the_live_ones_no_slot_and_no_half_second(dies_after_s: float) -> None:
+    """telegraf#11782, HA#51326, thingsboard-gateway#474: one dead slave starved the others."""
+
     async def live() -> tuple[Bus, int, int]:
         bus = Bus()
         async with bus.running():
@@ -172,6 +174,8 @@ def test_before_it_is_quarantined_a_dead_meter_costs_a_live_one_at_most_a_slot()
 
 
 def test_a_meter_that_was_dead_is_read_again_within_a_minute_and_a_slot() -> None:
+    """thingsboard-gateway#352, node-red#192: after minutes of silence never read again."""
+
     async def live() -> tuple[Bus, int]:
         bus = Bus()
         bus.kill(8)

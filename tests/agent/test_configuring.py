@@ -158,6 +158,22 @@ async def test_the_same_configuration_changes_nothing(site: Site) -> None:
     assert site.services.switched == []
 
 
+async def test_a_configuration_pushed_twice_leaves_a_thousand_waiting_rows_alone(
+    site: Site,
+) -> None:
+    """thingsboard-gateway#2124: the buffer was built anew at each push."""
+    await build.fill(site.buffer, "M1", ["slot"] * 1000)
+
+    async with site.running() as configuration:
+        before = list(site.buffer.rows)
+        text = site.text(interval_s=900)
+        answers = [await configuration.change(text) for _ in range(2)]
+
+        assert list(site.buffer.rows)[: len(before)] == before
+    assert [answer.outcome for answer in answers] == ["done", "done"]
+    assert len(before) >= 1000
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [

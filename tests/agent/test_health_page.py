@@ -174,6 +174,7 @@ async def in_the_log(site: Site, hours: int, change: object = None) -> list[str]
 
 
 async def test_a_meter_that_is_dead_for_an_hour_writes_at_most_20_lines() -> None:
+    """EVerest#523: an absent meter wore the flash out with log lines."""
     site = Site(sample_s=5)
     await site.pass_time(120)
     site.faults.silent = True

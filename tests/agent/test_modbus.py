@@ -169,6 +169,7 @@ def test_the_late_answer_ends_the_quiet() -> None:
     ids=["nothing", "late answer", "answer without a number", "four bytes of noise", "one zero"],
 )
 def test_only_the_answer_with_our_number_counts(before: bytes) -> None:
+    """pymodbus#538, EasyModbusTCP#56, tmodbus#88: the transaction id was ignored."""
     assert REQUEST.find_answer(before) is None
     assert REQUEST.find_answer(before + ANSWER[:-1]) is None
     assert REQUEST.find_answer(before + ANSWER) == ANSWER

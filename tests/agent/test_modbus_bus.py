@@ -88,6 +88,7 @@ ReadWords = Callable[..., Awaitable[tuple[int, ...]]]
 async def test_the_answer_is_found_whatever_comes_before_it(
     kind: str, tmp_path: Path, faults: Faults
 ) -> None:
+    """Libmodbus#34, epics modbus#39, pymodbus#2592: an adapter echoes the request."""
     async with bus_with(kind, tmp_path, {1: meter(faults)}) as read:
         for address in ADDRESSES.values():
             assert await read(address) == words_at(address)
@@ -147,6 +148,7 @@ async def test_a_wrong_tcp_answer_is_an_error_with_its_reason(
 async def test_a_late_answer_is_never_taken_for_the_next_one(
     kind: str, tmp_path: Path, delay_ms: int
 ) -> None:
+    """HA#40936, HA#148329, pymodbus PR 2636: each value appears one read later."""
     slow = meter()
     failures = 0
 
@@ -166,6 +168,7 @@ async def test_a_late_answer_is_never_taken_for_the_next_one(
 async def test_a_cancelled_read_leaves_no_answer_for_the_next_one(
     kind: str, tmp_path: Path
 ) -> None:
+    """pymodbus#3009: a cancelled read leaves its answer to the next one."""
     slow = meter(Faults(delay_ms=200))
 
     async with bus_with(kind, tmp_path, {1: slow}) as read:
@@ -199,6 +202,7 @@ async def test_an_end_is_heard_whichever_step_of_the_connecting_it_meets(url: st
 
 
 async def test_many_readers_share_the_bus_one_at_a_time(kind: str, tmp_path: Path) -> None:
+    """device-modbus-go#685: two units talked on one wire at once."""
     addresses = list(ADDRESSES.values()) * 5
 
     async with bus_with(kind, tmp_path, {1: meter(), 2: meter()}) as read:
@@ -210,6 +214,7 @@ async def test_many_readers_share_the_bus_one_at_a_time(kind: str, tmp_path: Pat
 
 
 async def test_a_dead_meter_does_not_keep_others_from_answering(tmp_path: Path) -> None:
+    """pymodbus#2269, #1654: a slave in silence closed the port for all."""
     async with bus_with("rtu", tmp_path, {1: meter()}) as read:
         for _ in range(2):
             with pytest.raises(MeterTimeoutError):
@@ -231,6 +236,7 @@ async def test_registers_between_two_points_may_be_refused(kind: str, tmp_path: 
 
 
 async def test_a_bus_absent_at_the_start_connects_later(kind: str, tmp_path: Path) -> None:
+    """pymodbus#1635: a device absent at the start was never connected."""
     place = tmp_path / "bus"
     probe = await serve(kind, BusSimulator({}), place)
     url = probe.url
@@ -250,6 +256,7 @@ async def test_a_bus_absent_at_the_start_connects_later(kind: str, tmp_path: Pat
 
 
 async def test_a_bus_that_goes_and_comes_back_is_used_again(kind: str, tmp_path: Path) -> None:
+    """thingsboard-gateway#829, ioBroker.modbus#594: never read again until a restart."""
     place = tmp_path / "bus"
     simulator = BusSimulator({1: meter()})
     service = await serve(kind, simulator, place)
@@ -341,6 +348,7 @@ async def test_failures_are_raised_and_not_logged(
 
 
 async def test_the_meters_rest_between_requests_is_kept(tmp_path: Path) -> None:
+    """SDM_Energy_Meter#50: an SDM72D restarts when it is asked back to back."""
     service = await BusSimulator({1: meter()}).serve_pty(tmp_path / "bus")
     bus = open_bus(service.url, SteadyClock())
     loop = asyncio.get_running_loop()

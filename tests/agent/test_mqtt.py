@@ -134,6 +134,7 @@ async def test_everything_arrives_and_receipts_empty_the_buffer(
 async def test_a_broker_that_dies_and_comes_back_costs_nothing(
     site: Site, buffer: SqliteBuffer
 ) -> None:
+    """paho.mqtt.python#733, #893: sent again by the library after a reconnect."""
     await build.fill(buffer, "M1", ["slot"] * 50)
 
     async with running(site.publisher(buffer)):
@@ -193,6 +194,7 @@ async def test_a_message_the_broker_may_not_take_counts_as_refused(site: Site) -
 
 
 async def test_a_closed_session_takes_no_message(site: Site) -> None:
+    """telegraf#14750: success reported with the broker switched off."""
     session = await site.link().connect((RECEIPTS,), WILL)
     await session.close()
 

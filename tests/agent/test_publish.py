@@ -178,6 +178,7 @@ async def test_without_a_receipt_a_row_goes_again_byte_for_byte() -> None:
 
 
 async def test_a_lost_connection_sends_everything_unreceipted_again() -> None:
+    """telegraf#16500, #15868: replayed whole, or never emptied."""
     uplink = Uplink()
     lines = await build.fill(uplink.buffer, "M1", ["slot", "slot"])
 
@@ -190,6 +191,7 @@ async def test_a_lost_connection_sends_everything_unreceipted_again() -> None:
 
 
 async def test_no_more_than_the_window_is_under_way() -> None:
+    """thingsboard-gateway#16: too many publishes in progress after a long outage."""
     uplink = Uplink()
     uplink.link.answers = False
     await build.fill(uplink.buffer, "M1", ["sample"] * 1100)

@@ -20,6 +20,7 @@ async def until(condition: object) -> None:
 async def test_a_task_that_ends_however_is_started_again_and_counted(
     error: Exception | None,
 ) -> None:
+    """thingsboard-gateway#2132: an uncaught error ended the Modbus loop for good."""
     supervisor = Supervisor(first_pause_s=0)
     runs = 0
 

@@ -211,6 +211,7 @@ async def test_a_refused_line_is_dead_even_when_its_number_is_stored(buffer: Buf
 
 
 async def test_a_number_is_never_used_twice_even_after_its_row_is_gone(buffer: Buffer) -> None:
+    """thingsboard-gateway#1507, thingsboard#6880: rows keyed by time overwrote each other."""
     await build.fill(buffer, "M1", ["slot"])
     await buffer.mark_sent(await ids(buffer), NOW_MS)
     await buffer.settle(build.receipt("M1", (1, 1)), ())
