@@ -11,6 +11,8 @@ MARKER_INDEX = 0
 FIRST_MINT_INDEX = 1
 
 _RESOLVE_LOOKS = 30
+OUT_OF_COMPUTE = ("ComputationalBudgetExceeded", "ProgramFailedToComplete")
+"""How a builtin and how a deployed program says that the limit was reached; nobody's fault."""
 _BAD_RECIPIENT = frozenset(
     {3, 17, "InvalidAccountData", "IncorrectProgramId", "UninitializedAccount"}
 )
@@ -260,7 +262,7 @@ def classify(
     error: ChainError, recipients: int
 ) -> HoldRecipient | StopAll | TopUp | TryAgain | Resolve:
     """Return what a failure means for a batch with so many recipients."""
-    if error.code == "ComputationalBudgetExceeded":
+    if error.code in OUT_OF_COMPUTE:
         return TryAgain(more_compute=True)
     if error.instruction is None:
         return TopUp() if error.code in _PAYER_SHORT else TryAgain(more_compute=False)

@@ -269,6 +269,29 @@ def test_version_1_pays_its_priority_fee_and_can_be_switched_off(chain: Localnet
         decode_transaction(bytes(transaction), v1=False)
 
 
+@pytest.mark.parametrize(("limit", "err"), [(161, None), (160, "ProgramFailedToComplete")])
+def test_version_1_computes_no_more_than_its_header_allows_and_pays_all_the_same(
+    chain: Localnet, limit: int, err: str | None
+) -> None:
+    config = TransactionConfig(compute_unit_limit=limit, priority_fee=7)
+    message = MessageV1.try_compile(PAYER.pubkey(), [mint_tokens(5)], chain.tip.hash, config)
+    sent = incoming(VersionedTransaction(message, [PAYER]))
+    before, simulated = (
+        lamports(chain, PAYER.pubkey()),
+        chain.simulate(sent, chain.tip, verify=True),
+    )
+
+    chain.submit(sent)
+    chain.advance()
+
+    landed = chain.store.by_signature(sent.signature)
+    expected = err and {"InstructionError": [0, err]}
+    assert landed is not None
+    assert landed.err == simulated.err == expected
+    assert supply(chain) == (0 if err else 5)
+    assert before - lamports(chain, PAYER.pubkey()) == landed.meta["fee"] == 5_007
+
+
 @pytest.mark.parametrize("limit", [None, 10_000])
 def test_the_fee_told_is_the_fee_taken(chain: Localnet, limit: int | None) -> None:
     budget = [set_compute_unit_price(1_000_003)]

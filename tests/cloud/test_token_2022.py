@@ -103,3 +103,34 @@ async def test_an_account_closed_under_a_mint_in_flight_costs_nobody_else_anythi
         assert [row["outcome"] for row in outcomes] == ["failed", "landed"]
     assert report.ok
     assert world.supply() == CONVERSION.wh_to_base_units(1_500)
+
+
+async def test_a_program_that_computes_more_than_was_simulated_is_no_recipients_fault(
+    tmp_path: Path,
+) -> None:
+    world = await new_world(TOKEN_2022, "Grid token", "GTX")
+    original = world.rpc.call
+
+    async def call(method: str, *params: object) -> object:
+        reply = await original(method, *params)
+        if method == "simulateTransaction":
+            reply["value"]["unitsConsumed"] = 500
+        return reply
+
+    world.rpc.call = call  # type: ignore[method-assign]
+    with minter(world, tmp_path / "cloud.db") as m:
+        for owner in (1, 2):
+            m.credit(owner, 500)
+        await m.service.drain()
+        attempts = m.database.connection.execute(
+            "SELECT outcome, error FROM mint_attempts ORDER BY n"
+        ).fetchall()
+        held = m.database.connection.execute(
+            "SELECT count(*) AS n FROM mint_items WHERE held_reason IS NOT NULL"
+        ).fetchone()
+        report = await m.audit()
+
+    assert "ProgramFailedToComplete" in attempts[0]["error"]
+    assert attempts[-1]["outcome"] == "landed"
+    assert held["n"] == 0
+    assert report.ok

@@ -14,7 +14,7 @@ from solders.message import MessageV1
 from solders.pubkey import Pubkey
 from solders.rent import Rent
 from solders.system_program import ID as SYSTEM_PROGRAM
-from solders.transaction_metadata import FailedTransactionMetadata
+from solders.transaction_metadata import FailedTransactionMetadata, TransactionMetadata
 
 from gridtokenx_cloud.adapters.localnet.nonce import advanced, nonce_account
 from gridtokenx_cloud.adapters.localnet.packet import (
@@ -23,6 +23,8 @@ from gridtokenx_cloud.adapters.localnet.packet import (
     split_accounts,
 )
 from gridtokenx_cloud.adapters.localnet.store import Block
+
+_BUILTIN_UNITS = 150
 
 State = Mapping[Pubkey, Account | None]
 
@@ -101,6 +103,10 @@ class Runtime:
         if failure and self._lamports(keys[:1]) == pre_lamports[:1]:
             return None
         meta = result.meta() if isinstance(result, FailedTransactionMetadata) else result
+        err = _err(failure) if failure else None
+        if err is None and (err := _beyond_v1_limit(incoming, meta)):
+            self.put(before)
+            self._charge(incoming.payer, meta.fee())
         fee_lamports = meta.fee() + self._charge_v1(incoming)
         if nonce and (account := self.account(nonce)):
             # LiteSVM rolls it back on failure, and after a restart would repeat its values.
@@ -108,7 +114,7 @@ class Runtime:
         return Effect(
             before,
             {
-                "err": _err(failure) if failure else None,
+                "err": err,
                 "fee": fee_lamports,
                 "accounts": [str(key) for key in keys],
                 "preBalances": pre_lamports,
@@ -120,12 +126,17 @@ class Runtime:
 
     def _charge_v1(self, incoming: Incoming) -> int:
         """Take the priority fee that LiteSVM overlooks in version 1; return what was taken."""
-        payer = self.account(incoming.payer)
-        if payer is None or not isinstance(incoming.tx.message, MessageV1):
+        if not isinstance(incoming.tx.message, MessageV1):
             return 0
-        lamports = min(priority_fee_lamports(incoming.tx.message), payer.lamports)
+        return self._charge(incoming.payer, priority_fee_lamports(incoming.tx.message))
+
+    def _charge(self, address: Pubkey, fee_lamports: int) -> int:
+        payer = self.account(address)
+        if payer is None:
+            return 0
+        lamports = min(fee_lamports, payer.lamports)
         left = payer.lamports - lamports
-        self.put({incoming.payer: Account(left, payer.data, payer.owner, payer.executable)})
+        self.put({address: Account(left, payer.data, payer.owner, payer.executable)})
         return lamports
 
     def simulate(self, incoming: Incoming, state: State, *, verify: bool) -> Simulation:
@@ -139,6 +150,8 @@ class Runtime:
         logs, compute_units = result.meta().logs(), result.meta().compute_units_consumed()
         if isinstance(result, FailedTransactionMetadata):
             return Simulation(_err(result), logs, compute_units, {})
+        if err := _beyond_v1_limit(incoming, result.meta()):
+            return Simulation(err, logs, compute_units, {})
         return Simulation(None, logs, compute_units, dict(result.post_accounts()))
 
     @contextmanager
@@ -150,6 +163,41 @@ class Runtime:
             yield
         finally:
             self.put({address: now[address] for address in changed})
+
+
+def _beyond_v1_limit(incoming: Incoming, meta: TransactionMetadata) -> Any:
+    """Return the error of a version 1 that computed more than its header allows, or None.
+
+    LiteSVM overlooks that limit. The instruction is the first at which the sum is too high.
+    """
+    message = incoming.tx.message
+    limit = message.config.compute_unit_limit if isinstance(message, MessageV1) else None
+    if limit is None or meta.compute_units_consumed() <= limit:
+        return None
+    used = 0
+    for index, units in enumerate(_units_by_instruction(meta.logs())):
+        used += units
+        if used > limit:
+            return {"InstructionError": [index, "ProgramFailedToComplete"]}
+    return {"InstructionError": [0, "ProgramFailedToComplete"]}
+
+
+def _units_by_instruction(logs: Sequence[str]) -> list[int]:
+    """Return what each instruction computed; a builtin writes no number, and takes 150."""
+    found: list[int] = []
+    depth = 0
+    for line in logs:
+        words = line.split()
+        if words[:1] != ["Program"] or len(words) < 3:
+            continue
+        if words[2] == "invoke":
+            depth = int(words[3].strip("[]"))
+            found += [_BUILTIN_UNITS] if depth == 1 else []
+        elif words[2] == "consumed" and depth == 1:
+            found[-1] = int(words[3])
+        elif words[2] in ("success", "failed:"):
+            depth -= 1
+    return found
 
 
 def _err(failure: FailedTransactionMetadata) -> Any:

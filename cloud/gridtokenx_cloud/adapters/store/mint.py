@@ -18,7 +18,7 @@ from gridtokenx_cloud.adapters.store.mint_refusals import refuse_rows
 from gridtokenx_cloud.adapters.store.outbox import append_events, only_writer
 from gridtokenx_cloud.errors import ConfigError, DisputedBatchError
 from gridtokenx_cloud.events import ADMIN_STREAM, MarketEvent, user_stream
-from gridtokenx_cloud.mint_state import ChainError
+from gridtokenx_cloud.mint_state import OUT_OF_COMPUTE, ChainError
 from gridtokenx_cloud.ports.mint import Attempt, Compose, Landing, MintBatch, MintItem, Refusal
 from gridtokenx_cloud.tokenization import Conversion, RetryPolicy
 
@@ -91,7 +91,7 @@ class SqlMintStore(SqlMintQueue):
             attempt=pending[0] if pending else None,
             attempts=len(attempts),
             exhausted_attempts=sum(
-                "ComputationalBudgetExceeded" in (entry["error"] or "") for entry in attempts
+                any(name in (entry["error"] or "") for name in OUT_OF_COMPUTE) for entry in attempts
             ),
             sealed_at_ms=row["sealed_at_ms"],
             oldest_credit_at_ms=row["oldest_credit_at_ms"],
