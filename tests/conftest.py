@@ -1,5 +1,6 @@
 """Fixtures of every test: stores of both kinds."""
 
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -7,6 +8,11 @@ import pytest
 from gridtokenx_cloud.adapters.store.database import Database, open_database
 from tests.support.postgres import NOT_INSTALLED, Server, find_postgres, running_postgres
 from tests.support.stores import migrated
+
+# A shell starts what runs in its background with Ctrl-C ignored, and the programs under test would
+# inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)]
 
