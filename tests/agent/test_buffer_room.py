@@ -252,3 +252,16 @@ def watched(buffer: SqliteBuffer) -> list[int]:
 
     buffer._file.commit_all = noted  # type: ignore[assignment,method-assign]
     return sizes
+
+
+def test_a_backlog_is_made_due_again_in_steps_that_a_new_slot_gets_in_between(
+    file: BufferFile,
+) -> None:
+    count = ROWS_AT_ONCE + 5
+    file.commit(build.state("M1", count), rows_at(build.NOON_MS, 1, ["sample"] * count), {})
+    file.mark_sent(range(1, count + 1), 1_000)
+
+    steps = [file.resend_some(), file.resend_some(), file.resend_some()]
+
+    assert steps == [True, False, False]
+    assert len(file.due(0, count + 1, ())) == count
