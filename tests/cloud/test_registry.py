@@ -209,8 +209,9 @@ def test_a_released_reading_is_credited_what_the_register_moved(cloud: Cloud) ->
 
 def test_a_rejected_reading_stays_refused_and_the_next_good_one_credits_all(cloud: Cloud) -> None:
     cloud.take(GATEWAY.sends(build.slot(96, 0), build.slot(97, 20_000)))
+    [held] = [str(row["reading_id"]) for row in run(cloud, "held", "list")]
 
-    run(cloud, "held", "reject", "2", "--reason", "meter was on the bench")
+    run(cloud, "held", "reject", held, "--reason", "meter was on the bench")
     cloud.take(GATEWAY.sends(build.slot(98, 1_000)))
 
     assert cloud.readings()[1:] == [
@@ -221,7 +222,7 @@ def test_a_rejected_reading_stays_refused_and_the_next_good_one_credits_all(clou
         "SELECT body FROM events WHERE stream = 'user:ann' AND body LIKE '%on the bench%'"
     )
     assert len(told) == 1
-    assert refused(cloud, "held", "release", "2") == "NotFoundError"
+    assert refused(cloud, "held", "release", held) == "NotFoundError"
 
 
 def test_no_word_of_an_operator_credits_a_register_that_ran_backwards(cloud: Cloud) -> None:
