@@ -14,8 +14,9 @@ from gridtokenx_cloud.errors import ConfigError, StoreBusyError, StoreRefusedErr
 from gridtokenx_cloud.tokenization import owner_percentile
 
 _BUSY_TIMEOUT_S = 15.0
-_WAL_PAGES = 4_000
-"""16 MB."""
+_WAL_PAGES = 16_000
+"""64 MB."""
+_CACHE_KIB = 16_384
 _DIALECT = Dialect(
     locks_rows=False,
     journal_lock="",
@@ -95,8 +96,10 @@ class SqliteDatabase:
         # FULL: a commit that was acknowledged must survive a power cut.
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
-        # Pages that many commits change, such as those of an index, are copied once for all.
+        # Pages that many commits change, such as those of an index, are copied once for all, and
+        # are not read again for each.
         connection.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
+        connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
         connection.create_function("owner_percentile", 1, owner_percentile, deterministic=True)
         self._local.connection = connection
         with self._lock:
