@@ -10,7 +10,12 @@ from typing import Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from gridtokenx_cloud.errors import DisputedBatchError, SigningKeyError, TransientError
+from gridtokenx_cloud.errors import (
+    DisputedBatchError,
+    EmptyBatchError,
+    SigningKeyError,
+    TransientError,
+)
 from gridtokenx_cloud.mint_notes import MintNotes
 from gridtokenx_cloud.mint_state import (
     ChainError,
@@ -91,6 +96,7 @@ class BatchMinter:
 
         Raises:
             DisputedBatchError: A second minter works on the same store.
+            EmptyBatchError: The batch has no recipients.
         """
         while True:
             pause_s: float | None = await self._patiently()(self._round, batch_id, slow_after_s)
@@ -116,6 +122,8 @@ class BatchMinter:
         batch = self._store.load(batch_id)
         if batch is None:
             return None
+        if not batch.items:
+            raise EmptyBatchError(f"batch {batch_id} has no recipients; see `gtx-cloud audit`")
         self._notes.watch(batch, self._clock.now_ms(), slow_after_s)
         if batch.attempt is None:
             try:

@@ -11,7 +11,7 @@ from gridtokenx_cloud.batching import (
     optimize_batch,
 )
 from gridtokenx_cloud.driving import Driving
-from gridtokenx_cloud.errors import EmptyBatchError, PermanentError, TransientError, ValidationError
+from gridtokenx_cloud.errors import PermanentError, TransientError, ValidationError
 from gridtokenx_cloud.mint_rules import MintRules, composer
 from gridtokenx_cloud.minting import BatchMinter, Sleep
 from gridtokenx_cloud.ports.common import Clock
@@ -144,12 +144,7 @@ class MeterPollingService:
         Raises:
             EmptyBatchError: The batch has no recipients.
         """
-        rules = self._rules()
-        batch = self._store.load(batch_id)
-        if batch is not None:
-            if not batch.items:
-                raise EmptyBatchError(f"batch {batch_id} has no recipients; see `gtx-cloud audit`")
-            await self._minter.drive(batch_id, rules.transaction_timeout_s)
+        await self._minter.drive(batch_id, self._rules().transaction_timeout_s)
 
     def mark_reading_as_minted(self, batch_id: int, landing: Landing) -> None:
         """Mark all readings of a finalized batch minted, in one commit with their events.

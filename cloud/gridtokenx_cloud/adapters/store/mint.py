@@ -245,4 +245,4 @@ def _items(read: Connection, batch_id: int) -> tuple[MintItem, ...]:
         " WHERE batch_id = ? AND held_reason IS NULL ORDER BY wallet",
         (batch_id,),
     )
-    return tuple(MintItem(**dict(row)) for row in rows)
+    return tuple(MintItem(*row) for row in rows)
