@@ -6,9 +6,12 @@ from typing import Any
 from gridtokenx_wire.errors import MalformedLineError
 
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
+
+
 def dump(value: dict[str, Any]) -> bytes:
     """Return the one canonical spelling of *value*."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+    return _encode(value).encode()
 
 
 def _refuse_constant(name: str) -> Any:
