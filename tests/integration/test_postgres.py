@@ -16,7 +16,9 @@ from gridtokenx_cloud.adapters.store.postgres import PostgresDatabase
 from gridtokenx_cloud.errors import ConfigError, SchemaError, StoreBusyError, StoreRefusedError
 from gridtokenx_cloud.tokenization import owner_percentile
 from tests.support import build_cloud as build
+from tests.support.archive import DAY_MS, archive, stored
 from tests.support.build_cloud import GATEWAY
+from tests.support.mint_world import minter, new_world
 from tests.support.postgres import Server, find_postgres, running_postgres
 from tests.support.stores import another, migrated
 
@@ -340,3 +342,34 @@ def test_a_month_that_is_archived_goes_as_a_whole_and_what_must_stay_keeps_its_n
     assert [credit for _, credit in left] == [0, 100, 200]
     assert months(database)[0] == months_of_now(database)
     assert "meter_readings_200001" not in tables(database)
+
+
+async def test_a_month_goes_with_its_partition_when_its_readings_are_archived(
+    database: PostgresDatabase, tmp_path: Path
+) -> None:
+    migrate(database)
+    with database.transaction() as tx:
+        tx.execute(
+            "CREATE TABLE meter_readings_200001 PARTITION OF meter_readings"
+            " FOR VALUES FROM (2000010000000000) TO (2000020000000000)"
+        )
+        tx.execute("INSERT INTO reading_months (month) VALUES (200001)")
+    world = await new_world()
+    with minter(world, database) as mint:
+        mint.credit(1, 100, 200)
+        with database.transaction() as tx:
+            tx.execute(
+                "UPDATE meter_readings SET reading_id = 2000010000000000 + reading_id % 100000"
+            )
+        ids = stored(database)
+        await mint.service.drain()
+        mint.credit(1, 7)
+
+        box = archive(database, tmp_path, world.clock.at_ms + 100 * DAY_MS)
+        gone = box.run()
+
+        assert (gone, months(database)[0]) == (2, months_of_now(database))
+        assert "meter_readings_200001" not in tables(database)
+        assert all(box.proves(number) for number in ids)
+        await mint.service.drain()
+        assert (await mint.audit()).differences == ()

@@ -111,6 +111,7 @@ class SqlArchive:
     def remove(self, file: ArchiveFile, readings: Sequence[ArchivedReading]) -> None:
         """See `ArchiveStore.remove`."""
         with self._database.transaction() as tx:
+            _lock_meters(tx, readings)
             self._take_into_books(tx, file)
             ids = json.dumps([[one.reading_id] for one in readings])
             tx.execute(_SHARES_SQL.format(keys=tx.dialect.rows("#id")), (ids,))
@@ -179,6 +180,17 @@ def _names(read: Connection, condition: str, number: int) -> list[str]:
         (number, number),
     )
     return [row["name"] for row in rows]
+
+
+def _lock_meters(tx: Connection, readings: Sequence[ArchivedReading]) -> None:
+    """Keep ingest off these meters until the commit, in the order in which it takes them."""
+    names = sorted({one.meter_id for one in readings})
+    tx.execute(
+        f"SELECT m.meter_id FROM {tx.dialect.rows('name')} k"  # noqa: S608 - our own columns
+        " JOIN meters m ON m.meter_id = k.name"
+        f" ORDER BY m.meter_id{tx.dialect.row_lock('m')}",
+        (json.dumps([[name] for name in names]),),
+    ).fetchall()
 
 
 def _delete(tx: Connection, file: ArchiveFile, readings: Sequence[ArchivedReading]) -> None:
