@@ -121,7 +121,14 @@ def top_ten(url: str, backlog: list[Message]) -> list[str]:
     database.close()
     entries = pstats.Stats(profile).get_stats_profile()
     ordered = sorted(entries.func_profiles.items(), key=lambda item: -item[1].tottime)
-    return [f"{name} {entry.tottime / entries.total_tt:.0%}" for name, entry in ordered[:10]]
+    return [
+        f"{_shown(name)} {entry.tottime / entries.total_tt:.0%}" for name, entry in ordered[:10]
+    ]
+
+
+def _shown(name: str) -> str:
+    """Return a function's name without what Python puts around it."""
+    return " ".join(_NAME.sub("", name).split())
 
 
 def runs(wanted: str) -> Iterator[tuple[str, str, str, int, int]]:
