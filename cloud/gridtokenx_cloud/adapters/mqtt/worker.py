@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gridtokenx_cloud.adapters.mqtt.connection import Broker, Connection, Delivery
+from gridtokenx_cloud.adapters.mqtt.counters import MqttCounters
 from gridtokenx_cloud.errors import TransientError
 from gridtokenx_cloud.ingest import IngestService, Outcome
 from gridtokenx_cloud.opened import OpenedLine
@@ -30,26 +31,6 @@ _POLL_S = 0.2
 _FIRST_STORE_DELAY_S = 0.1
 _LAST_STORE_DELAY_S = 5.0
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class MqttCounters:
-    """What happened since the start."""
-
-    connections: int = 0
-    messages: int = 0
-    commits: int = 0
-    acknowledged: int = 0
-    stale: int = 0
-    """Messages whose connection was gone at their commit: not acknowledged, they come again."""
-    receipts: int = 0
-    receipts_unsent: int = 0
-    """Receipts made while disconnected; the gateway sends its lines again and gets another."""
-    store_retries: int = 0
-    put_off: int = 0
-    """Messages of a gateway above its rate, kept until there is room."""
-    shed: int = 0
-    """Messages of a flood, acknowledged and not stored: without a receipt they come again."""
 
 
 @dataclass(slots=True)
