@@ -1,5 +1,5 @@
 """The broker's side of ingest, over paho."""
 
-from gridtokenx_cloud.adapters.mqtt.worker import MqttCounters, MqttIngest
+from gridtokenx_cloud.adapters.mqtt.worker import MqttIngest
 
-__all__ = ["MqttCounters", "MqttIngest"]
+__all__ = ["MqttIngest"]
