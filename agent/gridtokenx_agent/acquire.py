@@ -100,11 +100,12 @@ class BusLoop:
         ]
 
     def _gated(self, meter: Meter, now_ms: int, live_ms: int) -> Plan:
-        # The dead share a tenth of the bus; one that failed once is asked again when it is due.
-        dead = meter.unit.state is UnitState.DOWN
-        from_ms = self._probe_from_ms if dead else _next_ms(meter.plan)
-        open_ms = max(meter.plan.not_before_ms, from_ms)
-        gate_ms = probe_at_ms(open_ms, now_ms, live_ms, self._probe_cost_ms)
+        # One that failed once goes behind those that are due, and no further: it may be well.
+        # The dead wait for a gap they fit in, and share a tenth of the bus.
+        open_ms, cost_ms = meter.plan.not_before_ms, 0
+        if meter.unit.state is UnitState.DOWN:
+            open_ms, cost_ms = max(open_ms, self._probe_from_ms), self._probe_cost_ms
+        gate_ms = probe_at_ms(open_ms, now_ms, live_ms, cost_ms)
         return replace(meter.plan, not_before_ms=gate_ms)
 
     async def _slot(self, meter: Meter) -> None:
@@ -140,8 +141,8 @@ class BusLoop:
         pause = pause_ms(meter.unit.failures)
         meter.plan = replace(meter.plan, not_before_ms=now.mono_ms + pause)
         self._log_failure(meter, exc)
-        self._probe_cost_ms = now.mono_ms - started.mono_ms
         if meter.unit.state is UnitState.DOWN:
+            self._probe_cost_ms = now.mono_ms - started.mono_ms
             self._probe_from_ms = now.mono_ms + probe_gap_ms(self._probe_cost_ms)
             if was is not UnitState.DOWN:
                 await meter.recorder.event("MeterDown", str(exc), now, unit=UnitState.DOWN)
