@@ -35,6 +35,8 @@ from gridtokenx_agent.reading import (
 )
 from gridtokenx_agent.validation import USUAL
 
+LOOK_EVERY_MS = 60_000
+"""So seldom powers are read twice: a load that changes all the time must not fill the bus."""
 _log = logging.getLogger(__name__)
 
 
@@ -65,6 +67,8 @@ class MeterReader:
         self.thresholds = USUAL
         self._blocks: dict[tuple[str, ...], tuple[Block, ...]] = {}
         self._unsupported_until: dict[str, int] = {}
+        self._confirmed = False
+        self._look_from_ms = 0
 
     async def read_slot(self, *, identity: bool) -> Reading:
         """Read energy and live values, and the identity register if asked.
@@ -118,26 +122,43 @@ class MeterReader:
         asked_energy = any(name in ENERGY_POINTS for name in wanted)
         if asked_energy:
             self._check_place(words)
-        again = await self._second_look(words, parts)
-        answers = Answers(words=words, again=again, at=energy_at or at, asked_energy=asked_energy)
+        answers = Answers(
+            words=words,
+            apart=await self._powers_apart(words, parts, at),
+            at=energy_at or at,
+            asked_energy=asked_energy,
+        )
         return interpret(self._profile, answers, self._rated_power_w, self.thresholds)
 
-    async def _second_look(self, words: Words, parts: Sequence[Block]) -> Words:
-        """Read the powers once more where they came in several answers and do not add up.
+    async def _powers_apart(self, words: Words, parts: Sequence[Block], at: Instant) -> bool:
+        """Return whether the phases do not add up, and not because the load just changed.
 
-        The load may have changed from one answer to the next; then the one lies between the
-        two others, and a true disagreement stays.
+        Powers that came in several answers are read once more, as the load may have changed from
+        one to the next; then the one lies between the two others. A disagreement that was
+        confirmed stands until they agree, so that a meter at fault costs its bus no second reads.
         """
-        apart = [part for part in parts if any(name in POWERS for name, _ in part.points)]
-        if len(apart) < 2 or not powers_disagree(words, self.thresholds.phase_percent):
-            return {}
+        percent = self.thresholds.phase_percent
+        if not powers_disagree(words, percent):
+            self._confirmed = False
+            return False
+        several = [part for part in parts if any(name in POWERS for name, _ in part.points)]
+        if len(several) < 2 or self._confirmed:
+            return True
+        if at.mono_ms >= self._look_from_ms:
+            self._look_from_ms = at.mono_ms + LOOK_EVERY_MS
+            again = await self._read_again(several)
+            self._confirmed = bool(again) and powers_disagree(words, percent, again)
+        return self._confirmed
+
+    async def _read_again(self, parts: Sequence[Block]) -> Words:
+        """Return the same points as they are now; nothing where the meter has fallen silent."""
         again: dict[str, tuple[tuple[int, ...], PointSpec]] = {}
         try:
-            for part in apart:
+            for part in parts:
                 for same, answer in await self._read_block(part):
                     again |= _words(same, answer)
         except (TransientError, MeterRefusedError):
-            return {}  # the reading itself is good, and what it shows is marked
+            return {}  # the reading itself is good
         return again
 
     def _check_place(self, words: Words) -> None:

@@ -67,13 +67,13 @@ class Answers:
     """All that was read for one reading.
 
     Attributes:
-        again: Powers that were read a second time, as they had come in several answers.
+        apart: The powers of the phases do not add up to the total.
         at: When the last byte of the energy came in; without energy, of the last block.
         asked_energy: Whether the energy registers were asked.
     """
 
     words: Words
-    again: Words
+    apart: bool
     at: Instant
     asked_energy: bool
 
@@ -103,7 +103,7 @@ def interpret(
 
 
 def powers_disagree(words: Words, percent: int, again: Words | None = None) -> bool:
-    """Return whether the powers of the phases do not add up to the total."""
+    """Return whether the phases do not add up to the total, seen once or, *again*, twice."""
     looks = [words] if not again else [words, again]
     totals = [_units(*look["active_power"]) for look in looks if "active_power" in look]
     phases = [[_units(*look[name]) if name in look else None for name in _PHASES] for look in looks]
@@ -137,8 +137,7 @@ def _live(answers: Answers, rated_power_w: int | None, thresholds: Thresholds) -
     checked = check_live(values, rated_power_w, thresholds)
     # A total that was left out as impossible says nothing about the phases.
     total_w = checked.live.active_power_w
-    percent = thresholds.phase_percent
-    if total_w is not None and powers_disagree(words, percent, answers.again):
+    if total_w is not None and answers.apart:
         detail = f"phases {[units.get(name) for name in _PHASES]} W, total {total_w} W"
         checked.mark(Finding(Rule.PHASES, detail, refused=False), Quality.POWER_MISMATCH)
     return checked

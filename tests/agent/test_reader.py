@@ -90,15 +90,41 @@ async def test_powers_that_agree_or_came_together_are_read_once() -> None:
 
 async def test_a_meter_that_falls_silent_at_the_second_look_has_given_its_reading() -> None:
     link = DyingBus(bus(APART, lambda: (9_000, 3_000, 3_000, 0)).meters)
-    link.answers = len({*(await _reads(APART))})
+    link.answers = 2
 
     reading = await read(link, APART)
 
+    assert len(link.reads) == 2
     assert reading.energy is not None
-    assert phases_marked(reading)
+    assert not phases_marked(reading)
 
 
-async def _reads(profile: str) -> list[tuple[int, int, int, int]]:
-    link = bus(profile, lambda: (9_000, 3_000, 3_000, 3_000))
-    await read(link, profile)
-    return link.reads
+async def test_a_fault_that_was_confirmed_is_marked_without_more_reads_until_it_is_mended() -> None:
+    powers = [(9_000, 3_000, 3_000, 0)]
+    link = bus(APART, lambda: powers[0])
+    reader = MeterReader(link, 1, find_profile(APART), None)
+
+    reads, marked = [], []
+    for now in [(9_000, 3_000, 3_000, 0)] * 3 + [(9_000, 3_000, 3_000, 3_000)]:
+        powers[0], before = now, len(link.reads)
+        marked.append(phases_marked(await reader.read_slot(identity=False)))
+        reads.append(len(link.reads) - before)
+
+    assert marked == [True, True, True, False]
+    assert reads == [4, 2, 2, 2]
+
+
+async def test_a_load_that_changes_all_the_time_costs_a_second_look_a_minute() -> None:
+    moments = count()
+
+    def powers_w() -> tuple[int, int, int, int]:
+        load = 9_000 + 5_000 * next(moments)
+        return load, load, 0, 0
+
+    link = bus(APART, powers_w)
+    reader = MeterReader(link, 1, find_profile(APART), None)
+
+    marked = [phases_marked(await reader.read_slot(identity=False)) for _ in range(5)]
+
+    assert marked == [False] * 5
+    assert len(link.reads) == 5 * 2 + 2
