@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from gridtokenx_cloud.adapters.system import forbid_core_dumps
-from gridtokenx_cloud.adapters.system import forbid_core_dumps
 from gridtokenx_cloud.commands.context import Context
 from gridtokenx_cloud.errors import CloudError, ConfigError
 
@@ -87,8 +86,6 @@ def cli(ctx: click.Context, env_file: Path | None, database_url: str | None) -> 
 
 def main() -> None:
     """Run one command; 0 done, 1 the thing asked about is bad, 2 usage or configuration."""
-    # Many commands read a key; none of them leaves it in a file.
-    forbid_core_dumps()
     # Many commands read a key; none of them leaves it in a file.
     forbid_core_dumps()
     sys.exit(run(sys.argv[1:]))
