@@ -78,6 +78,7 @@ async def test_a_marker_stands_for_the_retention_and_then_its_rent_comes_back(
     assert report.differences == ()
 
 
+@pytest.mark.no_cover  # the same lines a thousand times
 async def test_a_janitor_killed_at_any_step_empties_every_marker_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

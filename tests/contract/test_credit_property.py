@@ -190,6 +190,7 @@ class World:
         return {str(epoch): int(str(wh)) for epoch, wh in rows}
 
 
+@pytest.mark.no_cover  # the same lines a thousand times
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(counts=COUNTS, deeds=DEEDS)
 def test_credited_is_what_the_register_moved_whatever_happens_on_the_way(
