@@ -5,7 +5,6 @@ from typing import Any
 
 from gridtokenx_wire.errors import MalformedLineError
 
-
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 
 
