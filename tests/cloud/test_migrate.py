@@ -9,7 +9,7 @@ import pytest
 
 import gridtokenx_cloud
 from gridtokenx_cloud.adapters.store.database import open_database
-from gridtokenx_cloud.adapters.store.migrate import check_schema, migrate, rollback
+from gridtokenx_cloud.adapters.store.migrate import check_schema, migrate, rollback, statements
 from gridtokenx_cloud.adapters.store.sqlite import SqliteDatabase
 from gridtokenx_cloud.errors import SchemaError
 from tests.support import build_cloud as build
@@ -136,3 +136,10 @@ def test_killed_in_the_middle_of_a_step_the_next_run_does_it_whole(tmp_path: Pat
     steps = migrate(database)
     database.close()
     assert steps == STEPS
+
+
+def test_a_script_that_ends_in_the_middle_of_a_statement_is_refused_not_cut() -> None:
+    script = "CREATE TABLE a (b INTEGER);\n-- a remark\nCREATE TABLE c (\n"
+
+    with pytest.raises(SchemaError, match="middle of a statement: 'CREATE TABLE c"):
+        list(statements(script))

@@ -87,7 +87,7 @@ def _locked_version(database: Database, tx: Connection) -> int:
 
 def _run(database: Database, tx: Connection, script: Path) -> None:
     try:
-        for statement in _statements(database.translated(script.read_text(encoding="utf-8"))):
+        for statement in statements(database.translated(script.read_text(encoding="utf-8"))):
             tx.execute(statement)
     except (StoreBusyError, StoreRefusedError) as exc:
         raise SchemaError(
@@ -96,7 +96,7 @@ def _run(database: Database, tx: Connection, script: Path) -> None:
         ) from exc
 
 
-def _statements(script: str) -> Iterator[str]:
+def statements(script: str) -> Iterator[str]:
     """Cut a script; `executescript` would commit before it begins."""
     statement = ""
     for line in script.splitlines(keepends=True):
@@ -104,3 +104,6 @@ def _statements(script: str) -> Iterator[str]:
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
+    rest = [line for line in statement.splitlines() if line.strip() and not line.startswith("--")]
+    if rest:
+        raise SchemaError(f"a migration ends in the middle of a statement: {rest[0]!r}")
