@@ -122,9 +122,9 @@ def test_killed_in_the_middle_of_a_step_the_next_run_does_it_whole(tmp_path: Pat
         "database.connection.set_trace_callback(trace)\n"
         "migrate(database)\n"
     )
-    for statements in (2, 5, 15, 25):
+    for statement in (2, 5, 15, 25):
         done = subprocess.run(
-            [sys.executable, "-c", killed_after, str(path), str(statements)], check=False
+            [sys.executable, "-c", killed_after, str(path), str(statement)], check=False
         )
 
         assert done.returncode == -signal.SIGKILL
