@@ -63,26 +63,30 @@ class Supervisor:
         pause_s = self._first_pause_s
         while True:
             began_s = asyncio.get_running_loop().time()
-            try:
-                await job()
-                if _is_cancelled():
-                    return
-                _log.error("task ended", extra={"task": name})
-            except StoreError as exc:
-                if not self._fatal.done():
-                    self._fatal.set_exception(exc)
+            if not await self._is_due_again(name, job):
                 return
-            except AgentError as exc:
-                _log.error(
-                    "task failed and is started again", extra={"task": name, "reason": str(exc)}
-                )
-            except Exception:  # noqa: BLE001 - no defect in one task may stop the others
-                _log.exception("task failed and is started again", extra={"task": name})
             self.restarts[name] += 1
             if asyncio.get_running_loop().time() - began_s > PROVEN_S:
                 pause_s = self._first_pause_s
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    async def _is_due_again(self, name: str, job: Job) -> bool:
+        """Run *job* until it ends; return whether it should run once more."""
+        try:
+            await job()
+            _log.error("task ended", extra={"task": name})
+        except StoreError as exc:
+            if not self._fatal.done():
+                self._fatal.set_exception(exc)
+            return False
+        except AgentError as exc:
+            _log.error("task failed", extra={"task": name, "reason": str(exc)})
+        except Exception:  # noqa: BLE001 - no defect in one task may stop the others
+            _log.exception("task failed", extra={"task": name})
+        # A library, or a fault on the way out, may have swallowed that it was told to end.
+        task = asyncio.current_task()
+        return task is None or task.cancelling() == 0
 
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
         for task in tasks:
@@ -92,9 +96,3 @@ class Supervisor:
                 raise end
             if isinstance(end, Exception):
                 _log.error("task did not end cleanly", extra={"reason": repr(end)})
-
-
-def _is_cancelled() -> bool:
-    """Whether this task was told to end, though a library on the way swallowed that."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

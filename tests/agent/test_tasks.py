@@ -1,7 +1,6 @@
 """The supervisor: a task that ends is started again; a broken buffer ends the agent."""
 
 import asyncio
-import contextlib
 import logging
 
 import pytest
@@ -123,15 +122,21 @@ async def test_nothing_begins_any_more_once_everything_ends() -> None:
     assert runs == []
 
 
-async def test_a_job_that_swallows_its_end_is_not_started_again() -> None:
+@pytest.mark.parametrize("fault", [ValueError("a defect"), BusDownError("the port"), None])
+async def test_a_job_that_loses_its_end_on_the_way_out_is_not_started_again(
+    fault: Exception | None,
+) -> None:
     supervisor = Supervisor(first_pause_s=0)
     began = 0
 
     async def deaf() -> None:
         nonlocal began
         began += 1
-        with contextlib.suppress(asyncio.CancelledError):
+        try:
             await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            if fault is not None:
+                raise fault from None
 
     supervisor.start("bus", deaf)
     await until(lambda: began == 1)
@@ -139,3 +144,4 @@ async def test_a_job_that_swallows_its_end_is_not_started_again() -> None:
         await supervisor.stop_all()
 
     assert began == 1
+    assert supervisor.restarts == {}
