@@ -16,7 +16,7 @@ from gridtokenx_cloud.tokenization import owner_percentile
 _BUSY_TIMEOUT_S = 15.0
 _WAL_PAGES = 16_000
 """64 MB."""
-_CACHE_KIB = 16_384
+_CACHE_KIB = 65_536
 _DIALECT = Dialect(
     locks_rows=False,
     journal_lock="",
