@@ -24,7 +24,7 @@ test: ## everything: fast, integration, end to end, kills, browser; and how much
 	pytest -m "not long" -n 4 --dist loadgroup --cov --cov-report=json:var/coverage/report.json
 	python deploy/scripts/coverage_gate.py var/coverage/report.json
 
-test-long: setup ## what takes minutes by itself: a whole week of ten meters
+test-long: setup ## what takes minutes by itself: weeks and years of ten meters, every fault world
 	pytest -m long
 
 test-fast: setup ## the tests without services

@@ -235,7 +235,8 @@ def test_a_week_without_a_broker_keeps_all_6720_slots_of_ten_meters(tmp_path: Pa
     file.close()
 
 
-def test_a_year_of_slots_of_ten_meters_fits_without_losing_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("meters", [2, pytest.param(METERS, marks=pytest.mark.long)])
+def test_a_year_of_slots_fits_without_losing_one(tmp_path: Path, meters: int) -> None:
     path = tmp_path / "b.db"
     file = BufferFile(open_file(path, GATEWAY, 512, 0), 1_000)
     year = 35_040
@@ -250,11 +251,11 @@ def test_a_year_of_slots_of_ten_meters_fits_without_losing_one(tmp_path: Path) -
                 ],
                 {},
             )
-            for meter in range(METERS)
+            for meter in range(meters)
         ]
         file.commit_all(changes)
 
-    assert read_status(path).pending["slot"] == METERS * year
+    assert read_status(path).pending["slot"] == meters * year
     assert file._room.percent() < 70
     file.close()
 
