@@ -84,7 +84,15 @@ def test_a_minter_killed_at_any_step_and_at_any_other_after_it_mints_exactly_onc
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("form", [TransactionFormat.V0, TransactionFormat.V1])
-@pytest.mark.parametrize("name", ["healthy", "fork", "lost replies", "last valid block"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "healthy",
+        "last valid block",
+        pytest.param("fork", marks=pytest.mark.long),
+        pytest.param("lost replies", marks=pytest.mark.long),
+    ],
+)
 async def test_a_wide_batch_survives_a_kill_at_any_step_of_its_lookup_table_or_its_mint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, form: TransactionFormat
 ) -> None:
