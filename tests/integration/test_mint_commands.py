@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from solders.keypair import Keypair
 
 from gridtokenx_cloud.__main__ import run
 from gridtokenx_cloud.adapters.keystore import write_keypair
-from gridtokenx_cloud.adapters.localnet import run_localnet
 from gridtokenx_cloud.adapters.store.database import open_database
 from gridtokenx_cloud.adapters.store.mint import SqlMintStore
 from gridtokenx_cloud.adapters.store.sqlite import SqliteDatabase
@@ -26,6 +24,7 @@ from gridtokenx_wire import base58
 from gridtokenx_wire.encoding import encode_line
 from gridtokenx_wire.record import FIRST_PREV, ClockQuality, SlotRecord, Stamp
 from gridtokenx_wire.signing import signer
+from tests.support.localnet import served_localnet
 from tests.support.mint_world import AUTHORITY, PAYER, add_credits
 
 pytestmark = pytest.mark.integration
@@ -36,33 +35,9 @@ GATEWAY = Ed25519PrivateKey.from_private_bytes(b"g" * 32)
 
 @pytest.fixture(scope="module")
 def localnet() -> Iterator[str]:
-    """A chain with a block every 10 ms, in its own thread."""
-    urls: list[str] = []
-    ready = threading.Event()
-    loops: list[asyncio.AbstractEventLoop] = []
-
-    async def serve() -> None:
-        loops.append(asyncio.get_running_loop())
-
-        def on_ready(url: str) -> None:
-            urls.append(url)
-            ready.set()
-
-        await run_localnet("127.0.0.1", 0, block_ms=10, state_file=None, on_ready=on_ready)
-
-    def main() -> None:
-        try:
-            asyncio.run(serve())
-        except asyncio.CancelledError:
-            return
-
-    thread = threading.Thread(target=main)
-    thread.start()
-    assert ready.wait(10)
-    yield urls[0]
-    loop = loops[0]
-    loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
-    thread.join(10)
+    """A chain with a block every 10 ms."""
+    with served_localnet(block_ms=10) as url:
+        yield url
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,13 +14,13 @@ from gridtokenx_cloud.adapters.keystore import load_key, write_keypair
 from gridtokenx_cloud.adapters.keystore.files import write_new
 from gridtokenx_cloud.adapters.keystore.opening import read_password
 from gridtokenx_cloud.adapters.keystore.sealed import ScryptCost, seal
-from gridtokenx_cloud.adapters.localnet import run_localnet
 from gridtokenx_cloud.adapters.store.database import Database, open_database
 from gridtokenx_cloud.adapters.system import SystemClock
 from gridtokenx_cloud.errors import ChainMismatchError
 from gridtokenx_cloud.mint_wiring import connected_minter
 from gridtokenx_cloud.rotation import Rotation
 from gridtokenx_cloud.settings import Settings, load_settings
+from tests.support.localnet import served_localnet
 from tests.support.mint_world import PAYER, add_credits
 
 pytestmark = pytest.mark.integration
@@ -31,33 +30,9 @@ NOON_MS = 1_780_000_000_000
 
 @pytest.fixture(scope="module")
 def localnet() -> Iterator[str]:
-    """A chain with a block every 10 ms, in its own thread."""
-    urls: list[str] = []
-    ready = threading.Event()
-    loops: list[asyncio.AbstractEventLoop] = []
-
-    async def serve() -> None:
-        loops.append(asyncio.get_running_loop())
-
-        def on_ready(url: str) -> None:
-            urls.append(url)
-            ready.set()
-
-        await run_localnet("127.0.0.1", 0, block_ms=10, state_file=None, on_ready=on_ready)
-
-    def main() -> None:
-        try:
-            asyncio.run(serve())
-        except asyncio.CancelledError:
-            return
-
-    thread = threading.Thread(target=main)
-    thread.start()
-    assert ready.wait(60)
-    yield urls[0]
-    loop = loops[0]
-    loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
-    thread.join(60)
+    """A chain with a block every 10 ms."""
+    with served_localnet(block_ms=10) as url:
+        yield url
 
 
 class Place:

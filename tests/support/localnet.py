@@ -1,6 +1,9 @@
 """Transactions for tests of the chain: one payer, one mint, one token owner."""
 
-from collections.abc import Sequence
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from solders.address_lookup_table_account import AddressLookupTableAccount
@@ -21,7 +24,7 @@ from spl.token.instructions import (
 )
 from spl.token.models import InitializeMintParams, MintToCheckedParams
 
-from gridtokenx_cloud.adapters.localnet import Localnet
+from gridtokenx_cloud.adapters.localnet import Localnet, run_localnet
 from gridtokenx_cloud.adapters.localnet.packet import Incoming, decode_transaction
 
 PAYER = Keypair.from_seed(bytes(31) + b"\x01")
@@ -118,3 +121,34 @@ def supply(chain: Localnet, commitment: str = "processed") -> int:
     """Return the base units of the mint in a view."""
     account = chain.account_at(MINT.pubkey(), chain.block_at(commitment))
     return Mint.from_bytes(account.data).supply if account else 0
+
+
+@contextmanager
+def served_localnet(block_ms: int) -> Iterator[str]:
+    """Serve a chain over a real socket, from a thread of its own; yield its URL."""
+    urls: list[str] = []
+    ready = threading.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def serve() -> None:
+        loops.append(asyncio.get_running_loop())
+
+        def on_ready(url: str) -> None:
+            urls.append(url)
+            ready.set()
+
+        await run_localnet("127.0.0.1", 0, block_ms=block_ms, state_file=None, on_ready=on_ready)
+
+    def main() -> None:
+        try:
+            asyncio.run(serve())
+        except asyncio.CancelledError:
+            return
+
+    thread = threading.Thread(target=main)
+    thread.start()
+    assert ready.wait(60)
+    yield urls[0]
+    loop = loops[0]
+    loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
+    thread.join(60)
