@@ -53,11 +53,14 @@ def new_store(
 
 _UNMEASURED_FOLDERS = {"agent", "demo"}
 _UNMEASURED_MARKS = ("chaos", "e2e")
+_SLOW_MARKS = ("e2e", "chaos", "integration")
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Measure coverage only where it tells something: not where the cloud runs elsewhere.
+    """Put the slow first, and measure coverage only where it tells something.
 
+    That is not where the cloud runs elsewhere,
     Nor in the fault worlds, which go through the same lines a thousand times, each time slower.
     """
     for item in items:
@@ -65,3 +68,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         marks = any(item.get_closest_marker(mark) for mark in _UNMEASURED_MARKS)
         if folder in _UNMEASURED_FOLDERS or marks:
             item.add_marker("no_cover")
+    # Whole programs first: the many quick tests then fill what the workers have left.
+    items.sort(key=lambda item: not any(item.get_closest_marker(mark) for mark in _SLOW_MARKS))
