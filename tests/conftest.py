@@ -60,8 +60,8 @@ _SLOW_MARKS = ("e2e", "chaos", "integration")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the slow first, and measure coverage only where it tells something.
 
-    That is not where the cloud runs elsewhere,
-    Nor in the fault worlds, which go through the same lines a thousand times, each time slower.
+    That is not where the cloud runs elsewhere, nor in the fault worlds, which go through the same
+    lines a thousand times, each time slower.
     """
     for item in items:
         folder = item.path.relative_to(item.config.rootpath / "tests").parts[0]
