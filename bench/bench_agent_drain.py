@@ -25,6 +25,7 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from bench.agent_rig import pin, resident_mb
+from demo.processes import free_port
 from gridtokenx_agent.adapters.mqtt import MqttAddress, MqttLink
 from gridtokenx_agent.adapters.sqlite_buffer import SqliteBuffer, open_buffer
 from gridtokenx_agent.adapters.system import SystemClock
@@ -42,7 +43,7 @@ from gridtokenx_wire.record import (
 )
 from gridtokenx_wire.topics import Channel, parse_topic, topic
 from tests.support import build
-from tests.support.mosquitto import free_port, shipped_mosquitto
+from tests.support.mosquitto import shipped_mosquitto
 
 METERS = 10
 SAMPLE_S = 10

@@ -26,6 +26,7 @@ from typing import Any
 import psutil
 
 from bench.agent_rig import SlaveSpec, pin, resident_mb, slave
+from demo.processes import free_port
 from gridtokenx_agent.adapters.keyfile import create_key
 from gridtokenx_agent.adapters.modbus import open_bus
 from gridtokenx_agent.adapters.profile_files import find_profile
@@ -34,7 +35,7 @@ from gridtokenx_agent.errors import MeterTimeoutError
 from gridtokenx_agent.reader import MeterReader
 from tests.support import build
 from tests.support.fake_cloud import FakeCloud
-from tests.support.mosquitto import free_port, shipped_mosquitto
+from tests.support.mosquitto import shipped_mosquitto
 
 PLACE = Path("var/bench/agent")
 NOT_OURS = ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence")

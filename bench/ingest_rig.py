@@ -21,6 +21,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from demo.processes import free_port
 from gridtokenx_cloud.adapters.mqtt import MqttIngest
 from gridtokenx_cloud.adapters.store.database import Database, open_database
 from gridtokenx_cloud.adapters.store.ingest import SqlIngestStore
@@ -33,7 +34,7 @@ from gridtokenx_wire.record import FIRST_PREV
 from gridtokenx_wire.signing import signer
 from gridtokenx_wire.topics import INGEST_FILTER
 from tests.support import build_cloud as build
-from tests.support.mosquitto import find_mosquitto, free_port, wait_for_port
+from tests.support.mosquitto import find_mosquitto, wait_for_port
 
 GATEWAYS = 100
 CORES = sorted(os.sched_getaffinity(0))

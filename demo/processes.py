@@ -1,7 +1,9 @@
 """Start, watch and stop the demo's programs; one that dies is started again."""
 
 import asyncio
+import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -13,14 +15,20 @@ from pathlib import Path
 
 RESTART_DELAY_S = 0.5
 STOP_TIMEOUT_S = 20.0
+_PORTS = range(15_000, 32_000)
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port nobody listens on, out of those that no outgoing connection is given.
+
+    Linux gives those from 32768 on (ip_local_port_range): one of them may be gone again before the
+    program it is meant for has started.
+    """
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 async def wait_for_port(port: int, program: "Program", timeout_s: float = 30.0) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from demo.processes import free_port
 from gridtokenx_agent.adapters.mqtt import MqttAddress, MqttLink
 from gridtokenx_agent.adapters.mqtt_session import MqttSession
 from gridtokenx_agent.adapters.sqlite_buffer import SqliteBuffer, open_buffer
@@ -22,7 +23,7 @@ from gridtokenx_wire.state import GatewayState, encode_state
 from gridtokenx_wire.topics import Channel, topic
 from tests.support import build
 from tests.support.fake_cloud import FakeCloud
-from tests.support.mosquitto import free_port, shipped_mosquitto
+from tests.support.mosquitto import shipped_mosquitto
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("mosquitto")]
 

@@ -88,7 +88,7 @@ def test_a_minter_killed_at_any_step_and_at_any_other_after_it_mints_exactly_onc
     "name",
     [
         "healthy",
-        "last valid block",
+        pytest.param("last valid block", marks=pytest.mark.long),
         pytest.param("fork", marks=pytest.mark.long),
         pytest.param("lost replies", marks=pytest.mark.long),
     ],

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
+from demo.processes import free_port
 from gridtokenx_agent.adapters.keyfile import create_key
 from gridtokenx_wire.encoding import line_hash, parse_line
 from gridtokenx_wire.record import FIRST_PREV, SlotRecord
 from tests.support import build
 from tests.support.fake_cloud import FakeCloud
-from tests.support.mosquitto import free_port, shipped_mosquitto
+from tests.support.mosquitto import shipped_mosquitto
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("agent-program")]
 

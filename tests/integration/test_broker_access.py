@@ -10,9 +10,10 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
+from demo.processes import free_port
 from gridtokenx_wire import base58
 from gridtokenx_wire.topics import INGEST_FILTER, Channel, topic
-from tests.support.mosquitto import free_port, shipped_mosquitto
+from tests.support.mosquitto import shipped_mosquitto
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("mosquitto")]
 

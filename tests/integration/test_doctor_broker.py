@@ -10,18 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from demo.processes import free_port
 from gridtokenx_agent.adapters.broker_probe import broker_checks
 from gridtokenx_agent.adapters.mqtt import MqttAddress
 from gridtokenx_agent.diagnosis import Check, Level
 from gridtokenx_wire.topics import Channel, topic
 from tests.integration.test_broker_tls import Authority
 from tests.support import build
-from tests.support.mosquitto import (
-    find_mosquitto,
-    free_port,
-    shipped_mosquitto,
-    wait_for_port,
-)
+from tests.support.mosquitto import find_mosquitto, shipped_mosquitto, wait_for_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("mosquitto")]
 

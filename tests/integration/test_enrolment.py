@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from paho.mqtt.enums import CallbackAPIVersion
 
+from demo.processes import free_port
 from gridtokenx_cloud.__main__ import cli
 from gridtokenx_cloud.adapters.mosquitto import new_password, password_line
 from gridtokenx_cloud.adapters.mqtt import MqttIngest
@@ -19,7 +20,7 @@ from gridtokenx_wire.signing import signer, verify_ed25519
 from gridtokenx_wire.topics import Channel, topic
 from tests.support import build_cloud as build
 from tests.support.build_cloud import Gateway
-from tests.support.mosquitto import find_mosquitto, free_port, shipped_mosquitto
+from tests.support.mosquitto import find_mosquitto, shipped_mosquitto
 
 pytestmark = [
     pytest.mark.integration,

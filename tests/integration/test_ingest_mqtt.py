@@ -14,6 +14,7 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from demo.processes import free_port
 from gridtokenx_cloud.adapters.mqtt import MqttIngest
 from gridtokenx_cloud.ingest import Message
 from gridtokenx_cloud.throttle import TokenBuckets
@@ -22,7 +23,7 @@ from gridtokenx_wire.signing import verify_ed25519
 from gridtokenx_wire.topics import Channel, topic
 from tests.support import build_cloud as build
 from tests.support.build_cloud import GATEWAY, METER_ID, OTHER_GATEWAY, Cloud
-from tests.support.mosquitto import find_mosquitto, free_port, shipped_mosquitto
+from tests.support.mosquitto import find_mosquitto, shipped_mosquitto
 from tests.support.stores import sqlite_of
 
 pytestmark = [

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 from solders.keypair import Keypair
 
+from demo.processes import free_port
 from gridtokenx_agent.adapters.keyfile import create_key
 from tests.support import build
 from tests.support.here import gtx_cloud_here
-from tests.support.mosquitto import free_port, shipped_mosquitto
+from tests.support.mosquitto import shipped_mosquitto
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("agent-program")]
 

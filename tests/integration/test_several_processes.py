@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from demo.processes import free_port
 from gridtokenx_wire.record import SlotRecord
 from tests.support.build_cloud import slot, stamp
 from tests.support.cloud_process import (
@@ -18,7 +19,7 @@ from tests.support.cloud_process import (
     installation,
     wait_until,
 )
-from tests.support.mosquitto import free_port, wait_for_port
+from tests.support.mosquitto import wait_for_port
 from tests.support.postgres import Server
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("cloud-process")]

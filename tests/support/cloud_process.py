@@ -16,6 +16,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from solders.keypair import Keypair
 
+from demo.processes import free_port
 from gridtokenx_cloud.adapters.keystore import LocalSigner, write_keypair
 from gridtokenx_cloud.adapters.solana_rpc.mint_creation import MintCreation, MintSpec
 from gridtokenx_cloud.adapters.solana_rpc.rpc import connect
@@ -29,7 +30,7 @@ from gridtokenx_wire.record import Record
 from gridtokenx_wire.signing import verify_ed25519
 from gridtokenx_wire.topics import Channel, topic
 from tests.support.build_cloud import GATEWAY, METER_ID, enrol
-from tests.support.mosquitto import free_port, shipped_mosquitto, wait_for_port
+from tests.support.mosquitto import shipped_mosquitto, wait_for_port
 
 GTX_CLOUD = (sys.executable, "-m", "gridtokenx_cloud")
 MQTT_PASSWORD = "the-cloud-s-own-word"

@@ -57,13 +57,6 @@ def shipped_mosquitto(
         process.wait(timeout=30)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def wait_for_port(port: int, process: subprocess.Popen[bytes], timeout_s: float = 60.0) -> None:
     """Return once *port* takes connections."""
     deadline = time.monotonic() + timeout_s

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import psycopg
 
-from tests.support.mosquitto import free_port, wait_for_port
+from demo.processes import free_port
+from tests.support.mosquitto import wait_for_port
 
 NOT_INSTALLED = "PostgreSQL's server programs are not installed; run `make test`, or apt-get"
 _numbers = count(1)
