@@ -20,6 +20,7 @@ from gridtokenx_wire.signing import signer, verify_ed25519
 from gridtokenx_wire.topics import Channel, topic
 from tests.support import build_cloud as build
 from tests.support.build_cloud import Gateway
+from tests.support.cloud_process import wait_until
 from tests.support.mosquitto import find_mosquitto, shipped_mosquitto
 
 pytestmark = [
@@ -78,6 +79,7 @@ def test_an_accepted_claim_is_all_a_gateway_needs_for_its_first_credit(tmp_path:
             url = f"mqtt://127.0.0.1:{port}"
             ingest = MqttIngest(url, "cloud", "cloud-word", None, cloud.service)
             ingest.start()
+            wait_until(lambda: ingest.connected, "ingest takes messages")
             client, let_in = connected(port, NEW.gateway_id, enrolled["broker_password"])
             client.on_message = lambda _c, _d, packet: received.put(bytes(packet.payload))
             client.subscribe(topic(NEW.gateway_id, Channel.RECEIPTS), qos=1)

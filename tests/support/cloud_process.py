@@ -82,13 +82,18 @@ class Installation:
 
     @contextmanager
     def running(self, **env: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Run `gtx-cloud run` and end it, if the test has not."""
+        """Run `gtx-cloud run` until the end, from when it takes messages.
+
+        What is published before goes to nobody: a gateway would send it again, a test does not.
+        """
+        connected = self.log.count('"mqtt_connected"')
         with (self.folder / "cloud.log").open("ab") as log:
             process = subprocess.Popen(
                 [*GTX_CLOUD, "run"], env=environment(self.env | env), stderr=log, cwd=self.folder
             )
         try:
             wait_for_port(self.http_port, process)
+            wait_until(lambda: self.log.count('"mqtt_connected"') > connected, "it takes messages")
             yield process
         finally:
             if process.poll() is None:
