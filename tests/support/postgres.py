@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -18,6 +19,10 @@ from tests.support.mosquitto import wait_for_port
 
 NOT_INSTALLED = "PostgreSQL's server programs are not installed; run `make test`, or apt-get"
 _numbers = count(1)
+_COPIES = 30
+"""More than a test has open at a time; each is 8 MB."""
+_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of ours is made in it
+_MEMORY_BYTES = 4 << 30
 
 
 def find_postgres() -> Path | None:
@@ -43,6 +48,7 @@ class Server:
         self._bin = bin_folder
         self._fsync = fsync
         self._process: subprocess.Popen[bytes] | None = None
+        self._copies: deque[str] = deque()
 
     def initialise(self) -> None:
         command = [str(self._bin / "initdb"), "-D", str(self._folder / "data")]
@@ -55,6 +61,11 @@ class Server:
         # Tests kill, they cut no power: the operating system keeps what was written.
         settings = {
             "fsync": "on" if self._fsync else "off",
+            # Hundreds of small databases that live for one test: nothing to tidy up in them.
+            "autovacuum": "off",
+            "full_page_writes": "on" if self._fsync else "off",
+            "wal_level": "minimal",
+            "max_wal_senders": "0",
             "max_connections": "60",
             "unix_socket_directories": "",
         }
@@ -106,11 +117,20 @@ class Server:
         return f"postgresql://gtx@127.0.0.1:{self.port}/{database}"
 
     def new_database(self, template: str = "template0") -> str:
-        """Return the URL of a new database."""
+        """Return the URL of a new database; of the copies of a template the newest ones stay."""
         name = f"gtx_{next(_numbers)}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as admin:
             admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
+            if template != "template0":
+                self._copies.append(name)
+                self._drop_oldest(admin)
         return self.url(name)
+
+    def _drop_oldest(self, admin: psycopg.Connection) -> None:
+        while len(self._copies) > _COPIES:
+            oldest = self._copies.popleft()
+            with suppress(psycopg.errors.ObjectInUse):
+                admin.execute(f"DROP DATABASE {oldest}".encode())
 
 
 def _owner() -> str | None:
@@ -118,12 +138,21 @@ def _owner() -> str | None:
     return "postgres" if os.geteuid() == 0 else None
 
 
+def _in_memory() -> Path | None:
+    """Return a folder in memory where there is plenty: the disk is what these tests wait for."""
+    if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _MEMORY_BYTES:
+        return _MEMORY
+    return None
+
+
 @contextmanager
 def running_postgres(*, fsync: bool = False) -> Iterator[Server]:
     """Run a server until the end."""
     bin_folder = find_postgres()
     assert bin_folder is not None, NOT_INSTALLED
-    with tempfile.TemporaryDirectory(prefix="gtx-postgres-", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(
+        prefix="gtx-postgres-", dir=None if fsync else _in_memory(), ignore_cleanup_errors=True
+    ) as name:
         folder = Path(name)
         if os.geteuid() == 0:
             owner = pwd.getpwnam("postgres")
