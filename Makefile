@@ -21,7 +21,7 @@ demo-clean: ## forget the demo's chain, ledger and keys
 test: ## everything: fast, integration, end to end, kills, browser; and how much that reaches
 	@bash deploy/scripts/setup.sh test
 	@mkdir -p var/coverage
-	pytest -m "not long" -n 5 --dist loadgroup --cov --cov-report=json:var/coverage/report.json
+	pytest -m "not long" -n 5 --dist loadgroup --reruns 1 --cov --cov-report=json:var/coverage/report.json
 	python deploy/scripts/coverage_gate.py var/coverage/report.json
 
 test-long: setup ## what takes minutes by itself: weeks and years of ten meters, every fault world

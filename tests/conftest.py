@@ -70,3 +70,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("no_cover")
     # Whole programs first: the many quick tests then fill what the workers have left.
     items.sort(key=lambda item: not any(item.get_closest_marker(mark) for mark in _SLOW_MARKS))
+
+
+MOST_SECOND_TRIES = 3
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run when more needed their second try than chance explains."""
+    if len(_second_tries(session.config)) > MOST_SECOND_TRIES:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show why the first try of a test failed: what hides there is a defect all the same."""
+    tries = _second_tries(terminalreporter.config)
+    if tries:
+        terminalreporter.section(f"failed at the first try (at most {MOST_SECOND_TRIES})")
+    for report in tries:
+        terminalreporter.write_line(f"{report.nodeid}\n{report.longreprtext}")
+
+
+def _second_tries(config: pytest.Config) -> list[pytest.TestReport]:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    return reporter.stats.get("rerun", []) if reporter is not None else []

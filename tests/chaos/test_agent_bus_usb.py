@@ -1,7 +1,6 @@
 """A USB adapter that is pulled and put back, on real pseudo-terminals."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -19,6 +18,7 @@ from gridtokenx_agent.reader import MeterReader
 from gridtokenx_agent.recorder import Recorder
 from gridtokenx_wire.record import SampleRecord
 from tests.support import build
+from tests.support.descriptors import left_open, open_files
 from tests.support.memory_buffer import MemoryBuffer
 
 pytestmark = pytest.mark.chaos
@@ -88,16 +88,16 @@ async def test_an_adapter_that_is_pulled_and_put_back_is_read_again(tmp_path: Pa
 
     async with site.reading():
         await site.both_read_again()
-        open_files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - numbers, not paths
+        before = open_files()
         for _ in range(4):
             await service.close()
             await asyncio.sleep(2.5)
             service = await site.simulator.serve_pty(site.link)
             await site.both_read_again()
-        still_open = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - numbers, not paths
+        leaked = left_open(before)
 
     await service.close()
-    assert still_open == open_files
+    assert not leaked
 
 
 async def test_an_adapter_that_comes_back_under_another_name_is_found(tmp_path: Path) -> None:

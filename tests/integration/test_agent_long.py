@@ -2,7 +2,6 @@
 
 import gc
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
@@ -12,6 +11,7 @@ from gridtokenx_agent.adapters.profile_files import find_profile
 from gridtokenx_agent.adapters.system import SystemClock
 from gridtokenx_agent.errors import MeterTimeoutError
 from gridtokenx_agent.reader import MeterReader
+from tests.support.descriptors import left_open, open_files
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -30,7 +30,7 @@ async def test_ten_thousands_of_polls_leave_no_memory_and_no_file_behind(polls: 
             with suppress(MeterTimeoutError):
                 await reader.read_slot(identity=False)
         gc.collect()
-        before_mb, files = resident_mb(), _open_files()
+        before_mb, files = resident_mb(), open_files()
 
         for _ in range(polls // 2):
             # A busy machine may let the slave wait longer than the time-out.
@@ -40,7 +40,7 @@ async def test_ten_thousands_of_polls_leave_no_memory_and_no_file_behind(polls: 
         gc.collect()
         grown_mb = resident_mb() - before_mb
         assert served.seen().requests[1] >= polls // 2
-        assert _open_files() == files
+        assert not left_open(files)
         await bus.close()
     assert grown_mb < FLAT_WITHIN_MB
 
@@ -50,7 +50,7 @@ async def test_failures_leave_no_memory_and_no_file_behind() -> None:
         bus = open_bus(served.url, SystemClock())
         await bus.read_words(1, 4, 0, 2, 0)
         gc.collect()
-        before_mb, files = resident_mb(), _open_files()
+        before_mb, files = resident_mb(), open_files()
 
         for _ in range(12):
             with pytest.raises(MeterTimeoutError):
@@ -58,10 +58,6 @@ async def test_failures_leave_no_memory_and_no_file_behind() -> None:
             await bus.read_words(1, 4, 0, 2, 0)
 
         gc.collect()
-        assert _open_files() == files
+        assert not left_open(files)
         assert resident_mb() - before_mb < FLAT_WITHIN_MB
         await bus.close()
-
-
-def _open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
