@@ -9,7 +9,7 @@ import pytest
 from gridtokenx_cloud.adapters.localnet.faults import Faults
 from gridtokenx_cloud.adapters.solana_rpc.checks import Check, Wanted
 from gridtokenx_cloud.adapters.solana_rpc.preflight import preflight
-from gridtokenx_cloud.adapters.solana_rpc.rpc import FailoverRpc, RpcRefusedError
+from gridtokenx_cloud.adapters.solana_rpc.rpc import RpcRefusedError
 from gridtokenx_cloud.adapters.solana_rpc.transactions import TOKEN, TOKEN_2022
 from gridtokenx_cloud.adapters.store.books import read_books
 from gridtokenx_cloud.errors import RpcUnavailableError
@@ -123,7 +123,9 @@ async def test_one_bad_node_of_several_is_found_and_numbered(name: str) -> None:
     def down(_method: str) -> None:
         raise RpcUnavailableError("no route")
 
-    rpc = FailoverRpc([world.rpc, InProcessRpc(world.chain, down if dead else up, faults=faults)])
+    rpc = world.failover_over(
+        world.rpc, InProcessRpc(world.chain, down if dead else up, faults=faults)
+    )
 
     checks = await preflight(rpc, wanted(world))
 

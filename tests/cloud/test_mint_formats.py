@@ -8,7 +8,7 @@ from solders.pubkey import Pubkey
 
 from gridtokenx_cloud.adapters.solana_rpc.lookup import LOOKUP
 from gridtokenx_cloud.adapters.solana_rpc.probe import best_format
-from gridtokenx_cloud.adapters.solana_rpc.rpc import FailoverRpc, RpcRefusedError
+from gridtokenx_cloud.adapters.solana_rpc.rpc import RpcRefusedError
 from gridtokenx_cloud.adapters.solana_rpc.sending import Sender
 from gridtokenx_cloud.adapters.solana_rpc.tables import IDLE_MS, LookupTables
 from gridtokenx_cloud.errors import RpcUnavailableError
@@ -50,7 +50,7 @@ async def test_the_widest_format_that_every_node_takes_is_chosen() -> None:
     world = await new_world()
 
     with_v1 = await best_format(world.failover, PAYER.pubkey())
-    mixed = FailoverRpc([world.rpc, OldNode(world.chain)], world.sleep)
+    mixed = world.failover_over(world.rpc, OldNode(world.chain))
     world.chain.faults.v1 = False
     without = await best_format(world.failover, PAYER.pubkey())
 
@@ -67,9 +67,9 @@ async def test_a_node_out_of_reach_has_no_say_but_one_must_answer() -> None:
 
     dead.tap = down
 
-    assert await best_format(FailoverRpc([dead, world.rpc], world.sleep), PAYER.pubkey()) is V1
+    assert await best_format(world.failover_over(dead, world.rpc), PAYER.pubkey()) is V1
     with pytest.raises(RpcUnavailableError, match="which transaction formats"):
-        await best_format(FailoverRpc([dead], world.sleep), PAYER.pubkey())
+        await best_format(world.failover_over(dead), PAYER.pubkey())
 
 
 @pytest.mark.parametrize(

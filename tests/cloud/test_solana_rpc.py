@@ -34,6 +34,8 @@ from gridtokenx_cloud.errors import (
 from gridtokenx_cloud.mint_state import ChainError
 from tests.support.mint_world import AUTHORITY, World, new_world, wallet
 
+DAY = "Wed, 25 Nov 2026"
+
 
 @asynccontextmanager
 async def answering(reply: Callable[[bytes], bytes]) -> AsyncIterator[HttpRpc]:
@@ -114,6 +116,29 @@ async def test_the_pause_a_node_asks_for_is_kept() -> None:
     assert caught.value.retry_after_s == 7.0
 
 
+@pytest.mark.parametrize(
+    ("headers", "rest_s"),
+    [
+        (f"Date: {DAY} 11:59:48 GMT\r\nRetry-After: {DAY} 12:00:00 GMT\r\n", 12.0),
+        (f"Date: {DAY} 12:00:48 GMT\r\nRetry-After: {DAY} 12:00:00 GMT\r\n", 0.0),
+        (f"Date: {DAY} 10:00:00 GMT\r\nRetry-After: {DAY} 12:00:00 GMT\r\n", 30.0),
+        (f"Date: soon\r\nRetry-After: {DAY} 12:00:00 GMT\r\n", 0.0),
+        (f"Retry-After: {DAY} 12:00:00 GMT\r\n", 0.0),
+        ("Retry-After: later\r\n", 0.0),
+        ("Retry-After: 3600\r\n", 30.0),
+        ("", 0.0),
+    ],
+)
+async def test_a_pause_until_a_moment_is_measured_by_the_clock_of_the_node(
+    headers: str, rest_s: float
+) -> None:
+    async with answering(http(429, b"slow down", headers)) as rpc:
+        with pytest.raises(RpcBusyError) as caught:
+            await rpc.call("getSlot")
+
+    assert caught.value.retry_after_s == rest_s
+
+
 class Scripted:
     """An endpoint that fails so many times before it answers."""
 
@@ -130,6 +155,21 @@ class Scripted:
         return self.name
 
 
+class Passing:
+    """Time that passes when somebody sleeps, or when told."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+        self.pauses: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now_s += seconds
+
+    def read(self) -> float:
+        return self.now_s
+
+
 async def test_another_endpoint_answers_for_one_that_is_down() -> None:
     down, up = Scripted("down", 99), Scripted("up", 0)
     rpc = FailoverRpc([down, up])
@@ -141,16 +181,71 @@ async def test_another_endpoint_answers_for_one_that_is_down() -> None:
 
 
 async def test_a_lone_endpoint_is_given_the_time_it_asks_for() -> None:
-    pauses: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-
-    rpc = FailoverRpc([Scripted("slow", 2)], sleep)
+    time = Passing()
+    slow = Scripted("slow", 2)
+    rpc = FailoverRpc([slow], time.sleep, time.read)
 
     assert await rpc.call("getSlot") == "slow"
-    assert len(pauses) == 2
-    assert min(pauses) >= 3.0
+    assert len(time.pauses) == 2
+    assert min(time.pauses) >= 3.0
+    assert slow.calls == 3
+
+
+async def test_an_endpoint_that_asks_for_peace_is_left_alone_by_everybody() -> None:
+    time = Passing()
+    resting = Scripted("resting", 1)
+    rpc = FailoverRpc([resting], time.sleep, time.read)
+    (endpoint,) = rpc.endpoints
+    with pytest.raises(RpcBusyError):
+        await endpoint.call("getSlot")
+
+    with pytest.raises(RpcBusyError, match=r"asks for 3\.0 s of peace"):
+        await endpoint.call("sendTransaction")
+    time.now_s += 3.0
+
+    assert await endpoint.call("getSlot") == "resting"
+    assert resting.calls == 2
+
+
+async def test_the_preferred_endpoint_is_asked_first_again_after_some_minutes() -> None:
+    time = Passing()
+    first, second = Scripted("first", 1), Scripted("second", 0)
+    rpc = FailoverRpc([first, second], time.sleep, time.read)
+
+    soon = [await rpc.call("getSlot") for _ in range(2)]
+    time.now_s += 300
+    later = await rpc.call("getSlot")
+
+    assert soon == ["second", "second"]
+    assert later == "first"
+
+
+async def test_an_endpoint_that_takes_seconds_gives_way_to_a_quick_one() -> None:
+    time = Passing()
+
+    class Slow(Scripted):
+        async def call(self, method: str, *params: Any) -> Any:
+            time.now_s += 4.0
+            return await super().call(method, *params)
+
+    slow, quick = Slow("slow", 0), Scripted("quick", 0)
+    rpc = FailoverRpc([slow, quick], time.sleep, time.read)
+
+    answers = [await rpc.call("getSlot") for _ in range(3)]
+
+    assert answers == ["slow", "quick", "quick"]
+
+
+async def test_a_refusal_is_an_answer_and_speaks_for_the_node() -> None:
+    class Refusing:
+        async def call(self, method: str, *params: Any) -> Any:
+            raise RpcRefusedError(method, -32602, "no")
+
+    rpc = FailoverRpc([Refusing(), Scripted("other", 0)])
+
+    for _ in range(3):
+        with pytest.raises(RpcRefusedError):
+            await rpc.call("getSlot")
 
 
 async def test_without_any_endpoint_the_error_names_the_setting() -> None:

@@ -22,7 +22,12 @@ from gridtokenx_cloud.adapters.localnet.rpc import answer
 from gridtokenx_cloud.adapters.solana_rpc.chain import SolanaMintChain
 from gridtokenx_cloud.adapters.solana_rpc.history import SolanaHistory
 from gridtokenx_cloud.adapters.solana_rpc.mint_creation import MintCreation, MintSpec
-from gridtokenx_cloud.adapters.solana_rpc.rpc import FailoverRpc, RpcBusyError, refusal
+from gridtokenx_cloud.adapters.solana_rpc.rpc import (
+    FailoverRpc,
+    JsonRpc,
+    RpcBusyError,
+    refusal,
+)
 from gridtokenx_cloud.adapters.solana_rpc.sending import Sender
 from gridtokenx_cloud.adapters.solana_rpc.setup import airdrop
 from gridtokenx_cloud.adapters.solana_rpc.tables import LookupTables
@@ -115,7 +120,11 @@ class World:
 
     @property
     def failover(self) -> FailoverRpc:
-        return FailoverRpc([self.rpc], self.sleep)
+        return self.failover_over(self.rpc)
+
+    def failover_over(self, *nodes: JsonRpc) -> FailoverRpc:
+        """Return the way to several nodes, in this world's time."""
+        return FailoverRpc(nodes, self.sleep, lambda: self.clock.at_ms / 1000)
 
     def sender(self, cap: int = 10**15) -> Sender:
         policy = SignerPolicy(

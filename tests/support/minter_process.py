@@ -64,7 +64,8 @@ async def _drain(path: Path, url: str, mint: Pubkey) -> None:
     rpc, endpoints = connect([url], 30)
     database = SqliteDatabase(path)
     try:
-        await _service(database, FailoverRpc(rpc.endpoints, fast_sleep), token_of(mint)).drain()
+        fast = FailoverRpc(rpc.endpoints, fast_sleep, lambda: time.monotonic() * _FASTER)
+        await _service(database, fast, token_of(mint)).drain()
     finally:
         database.close()
         for endpoint in endpoints:

@@ -7,7 +7,9 @@ transport retries off does none of that.
 
 import asyncio
 import itertools
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 
 from pydantic import ValidationError as ReplyError
@@ -22,6 +24,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from gridtokenx_cloud.adapters.solana_rpc.health import Health
 from gridtokenx_cloud.errors import PermanentError, RpcUnavailableError
 
 # Too many requests (in its spellings), node behind, block or status not there yet, slot skipped.
@@ -98,8 +101,37 @@ class HttpRpc:
         return self._url.split("?", 1)[0].split("/", 3)[2]
 
 
+class RatedEndpoint:
+    """An endpoint whose answers are rated, and which is left alone for as long as it asks."""
+
+    def __init__(self, endpoint: JsonRpc, now_s: Callable[[], float]) -> None:
+        self.health = Health()
+        self._endpoint = endpoint
+        self._now_s = now_s
+
+    def rank(self) -> tuple[bool, int]:
+        """See `Health.rank`."""
+        return self.health.rank(self._now_s())
+
+    async def call(self, method: str, *params: Any) -> Any:
+        """See `JsonRpc.call`; a node that rests is not asked."""
+        asked_s = self._now_s()
+        if (rest_s := self.health.rest_s(asked_s)) > 0:
+            raise RpcBusyError(f"{method}: the node asks for {rest_s:.1f} s of peace", rest_s)
+        try:
+            result = await self._endpoint.call(method, *params)
+        except RpcUnavailableError as exc:
+            self.health.failed(self._now_s(), _asked_rest_s(exc))
+            raise
+        except RpcRefusedError:
+            self.health.answered(self._now_s(), self._now_s() - asked_s)
+            raise
+        self.health.answered(self._now_s(), self._now_s() - asked_s)
+        return result
+
+
 class FailoverRpc:
-    """Several endpoints, the first that answers; one that failed is asked last from then on.
+    """Several endpoints, the one in the best health first; equal ones as they are configured.
 
     A call is tried a few times, because work that takes many calls would otherwise begin anew
     with every lost one; longer trouble is the caller's to sit out.
@@ -109,8 +141,9 @@ class FailoverRpc:
         self,
         endpoints: Sequence[JsonRpc],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._endpoints = list(endpoints)
+        self._endpoints = [RatedEndpoint(endpoint, now_s) for endpoint in endpoints]
         self._retrying = AsyncRetrying(
             retry=retry_if_exception_type(RpcUnavailableError),
             stop=stop_after_attempt(_TRIES),
@@ -121,7 +154,7 @@ class FailoverRpc:
 
     @property
     def endpoints(self) -> tuple[JsonRpc, ...]:
-        """All of them, the preferred one first."""
+        """All of them, as they are configured."""
         return tuple(self._endpoints)
 
     async def call(self, method: str, *params: Any) -> Any:
@@ -130,15 +163,16 @@ class FailoverRpc:
         return await self._retrying.copy()(self._once, method, *params)
 
     async def _once(self, method: str, *params: Any) -> Any:
-        failure = RpcUnavailableError("no RPC endpoint; set GTX_CLOUD_SOLANA_RPC_URLS")
-        for endpoint in self.endpoints:
+        failures: list[RpcUnavailableError] = []
+        for endpoint in sorted(self._endpoints, key=RatedEndpoint.rank):
             try:
                 return await endpoint.call(method, *params)
             except RpcUnavailableError as exc:
-                failure = exc
-                self._endpoints.remove(endpoint)
-                self._endpoints.append(endpoint)
-        raise failure
+                failures.append(exc)
+        if not failures:
+            raise RpcUnavailableError("no RPC endpoint; set GTX_CLOUD_SOLANA_RPC_URLS")
+        # The next try waits only until the first of them may be asked again.
+        raise min(failures, key=_asked_rest_s)
 
 
 def connect(urls: Sequence[str], timeout_s: float) -> tuple[FailoverRpc, list[HttpRpc]]:
@@ -149,7 +183,11 @@ def connect(urls: Sequence[str], timeout_s: float) -> tuple[FailoverRpc, list[Ht
 
 def _wait_s(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
-    return max(_BACKOFF(state), getattr(error, "retry_after_s", 0.0))
+    return max(_BACKOFF(state), _asked_rest_s(error))
+
+
+def _asked_rest_s(error: BaseException | None) -> float:
+    return error.retry_after_s if isinstance(error, RpcBusyError) else 0.0
 
 
 def refusal(method: str, code: int, message: str) -> RpcRefusedError | RpcUnavailableError:
@@ -168,5 +206,14 @@ def _cause(exc: SolanaRpcException) -> str:
 
 def _retry_after_s(exc: SolanaRpcException) -> float:
     response = getattr(exc.__cause__, "response", None)
-    text = response.headers.get("Retry-After", "") if response is not None else ""
-    return min(float(text), _MAX_RETRY_AFTER_S) if text.isdigit() else 0.0
+    if response is None:
+        return 0.0
+    text = response.headers.get("Retry-After", "")
+    if text.isdecimal():
+        return min(float(text), _MAX_RETRY_AFTER_S)
+    try:
+        # The header's other form is a moment, by the clock of the node (RFC 9110, 10.2.3).
+        until = parsedate_to_datetime(text) - parsedate_to_datetime(response.headers["Date"])
+    except (KeyError, TypeError, ValueError):
+        return 0.0
+    return min(max(0.0, until.total_seconds()), _MAX_RETRY_AFTER_S)
