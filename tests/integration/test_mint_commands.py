@@ -146,6 +146,10 @@ def test_a_reading_is_minted_audited_and_proven_to_a_stranger(
     stranger = ("verify-proof", str(proof), "--rpc-url", localnet, "--gateway")
     assert run([*stranger, gateway]) == 0
     assert "proven: meter HOUSE-1 read 1003 Wh" in capsys.readouterr().out
+    assert run([*stranger, gateway, "--json"]) == 0
+    proven = json.loads(capsys.readouterr().out)
+    assert (proven["ok"], proven["meter_id"], proven["export_wh"]) == (True, "HOUSE-1", 1003)
+    assert proven["transaction"] == json.loads(proof.read_text())["transaction"]
     assert run([*stranger, token]) == 1
     assert "not signed by" in capsys.readouterr().err
 

@@ -161,13 +161,21 @@ def proof(context: CommandContext, reading_id: int) -> None:
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--gateway", required=True, help="Public key of the gateway, base58.")
 @click.option("--rpc-url", required=True, help="Any RPC endpoint of the cluster.")
-def verify_proof(file: Path, gateway: str, rpc_url: str) -> None:
+@json_option
+def verify_proof(file: Path, gateway: str, rpc_url: str, as_json: bool) -> None:
     """Check a proof against the chain, with nothing of ours; exit 1 when it does not hold."""
-    text = file.read_text(encoding="utf-8")
-    click.echo(asyncio.run(_verified(text, gateway, rpc_url)))
+    proven = asyncio.run(_verified(file.read_text(encoding="utf-8"), gateway, rpc_url))
+    if as_json:
+        click.echo(json.dumps({"ok": True, **proven}, indent=2))
+        return
+    click.echo(
+        "proven: meter {meter_id} read {export_wh} Wh exported (reading {seq} of epoch {epoch}),"
+        " signed by gateway {gateway}, in batch {batch_id} of {leaves} readings, minted by"
+        " transaction {transaction}, slot {slot}".format_map(proven)
+    )
 
 
-async def _verified(text: str, gateway: str, rpc_url: str) -> str:
+async def _verified(text: str, gateway: str, rpc_url: str) -> dict[str, str | int]:
     """Return what was proven, one step after the other; a broken step raises."""
     given = proof_from_json(text)
     record = _signed_record(given.line.encode("ascii", "replace"), gateway)
@@ -189,11 +197,17 @@ async def _verified(text: str, gateway: str, rpc_url: str) -> str:
             "ProofInvalid", f"the line is not under the root in the memo of {given.transaction}"
         )
     stamp = record.stamp
-    return (
-        f"proven: meter {stamp.meter_id} read {record.export_wh} Wh exported (reading {stamp.seq}"
-        f" of epoch {stamp.epoch}), signed by gateway {gateway}, in batch {memo.batch_id} of"
-        f" {memo.leaves} readings, minted by transaction {given.transaction}, slot {mint.slot}"
-    )
+    return {
+        "meter_id": stamp.meter_id,
+        "epoch": stamp.epoch,
+        "seq": stamp.seq,
+        "export_wh": record.export_wh,
+        "gateway": gateway,
+        "batch_id": memo.batch_id,
+        "leaves": memo.leaves,
+        "transaction": given.transaction,
+        "slot": mint.slot,
+    }
 
 
 def _signed_record(line: bytes, gateway: str) -> SlotRecord:
