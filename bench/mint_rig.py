@@ -56,7 +56,8 @@ class InstantChain(chain_module.Localnet):
     def submit(self, incoming: Incoming) -> None:
         super().submit(incoming)
         if self.instant:
-            self.advance()
+            # As a node does: the answer first, that it has taken the bytes; then the block.
+            asyncio.get_running_loop().call_soon(self.advance)
 
 
 def _serve(pipe: Connection) -> None:

@@ -18,8 +18,8 @@ from typing import Any
 PAGE = Path("docs/benchmarks.md")
 HEAD = """# Benchmarks
 
-Written by `make bench-agent` from real runs; do not edit. Each section says when and where its
-figures come from. A floor that is missed says so: nothing here is tidied up.
+Written by `make bench-agent`, `make bench-ingest` and `make bench-mint` from real runs; do not
+edit. Each section says when and where its figures come from. A floor that is missed says so: nothing here is tidied up.
 """
 _KEPT = re.compile(r"<!-- (\{.*\}) -->")
 
