@@ -19,7 +19,8 @@ PAGE = Path("docs/benchmarks.md")
 HEAD = """# Benchmarks
 
 Written by `make bench-agent`, `make bench-ingest` and `make bench-mint` from real runs; do not
-edit. Each section says when and where its figures come from. A floor that is missed says so: nothing here is tidied up.
+edit. Each section says when and where its figures come from. A floor that is missed says so:
+nothing here is tidied up.
 """
 _KEPT = re.compile(r"<!-- (\{.*\}) -->")
 
