@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from gridtokenx_cloud.adapters.store.database import Connection, Row
@@ -21,13 +21,15 @@ METER_SQL = (
 )
 _EPOCH_SQL = """
 SELECT e.meter_id, e.epoch, e.status, e.opened_at_ms, e.baseline_wh, e.credited_through_wh,
-       n.reading_id AS n_reading_id, n.seq AS n_seq, n.export_wh AS n_export_wh,
-       n.boot_id AS n_boot_id, n.mono_ms AS n_mono_ms, n.at_ms AS n_at_ms,
-       f.reading_id AS f_reading_id, f.seq AS f_seq, f.export_wh AS f_export_wh,
-       f.boot_id AS f_boot_id, f.mono_ms AS f_mono_ms, f.at_ms AS f_at_ms
+       e.baseline_reading_id, e.newest_reading_id, e.last_reading_id
 FROM {keys} k JOIN meter_epochs e ON e.meter_id = k.meter
-LEFT JOIN meter_readings n ON n.reading_id = e.newest_reading_id
-LEFT JOIN meter_readings f ON f.reading_id = e.baseline_reading_id
+"""
+# By number and apart from the epochs: whatever the server thinks of how many rows there are, it
+# never finds reading the whole table cheaper.
+_READINGS_SQL = """
+SELECT r.reading_id, r.seq, r.boot_id, r.mono_ms, r.at_ms, r.import_wh, r.export_wh,
+       r.active_power_w, r.line
+FROM {keys} k JOIN meter_readings r ON r.reading_id = k.id
 """
 # Ranges do not overlap: of those that begin before the asked for only the last one can reach it.
 _RANGES_SQL = """
@@ -46,12 +48,6 @@ JOIN meter_readings r ON r.meter_id = k.stream AND r.epoch = k.epoch AND r.seq =
 _ARCHIVED_SQL = """
 SELECT k.stream, k.epoch, k.seq FROM {keys} k JOIN meter_epochs e
      ON e.meter_id = k.stream AND e.epoch = k.epoch AND e.archived_through_seq >= k.seq
-"""
-_LAST_SLOTS_SQL = """
-SELECT r.meter_id, r.epoch, r.seq, r.boot_id, r.mono_ms, r.at_ms, r.import_wh, r.export_wh,
-       r.active_power_w, r.line
-FROM {keys} k JOIN meter_epochs e ON e.meter_id = k.stream AND e.epoch = k.epoch
-JOIN meter_readings r ON r.reading_id = e.last_reading_id
 """
 _SAMPLES_SQL = """
 SELECT s.meter_id, s.epoch, s.seq, s.at_ms
@@ -93,7 +89,8 @@ def load_books(tx: Connection, gateway_ids: Iterable[str], wanted: Iterable[Iden
     keys = sorted(key for key in touched if key[0] in books.meters)
     if keys:
         _load_epochs(tx, books, keys)
-        _load_last(tx, books, keys)
+        for row in _rows(tx, _SAMPLES_SQL, ("stream", "epoch"), keys):
+            books.sample_times[row["meter_id"], row["epoch"]] = (row["seq"], row["at_ms"])
     for row in _rows(tx, _CLOCKS_SQL, ("gateway", "boot"), sorted(boots)):
         gateway_id, boot_id, *tie = row
         clock, error_ms, mono_ms, wall_ms = tie
@@ -193,58 +190,72 @@ def _load_lines(tx: Connection, books: Books, touched: Mapping[StreamKey, set[in
 
 def _load_epochs(tx: Connection, books: Books, keys: list[StreamKey]) -> None:
     touched = set(keys)
-    for row in _rows(tx, _EPOCH_SQL, ("meter",), _names(meter for meter, _ in keys)):
+    rows, readings = _epochs(tx, _names(meter for meter, _ in keys), touched)
+    for row in rows:
         meter_id, epoch = row["meter_id"], row["epoch"]
-        book = _book(row)
+        book = _book(row, readings)
         if (meter_id, epoch) in touched:
             books.epochs[meter_id, epoch] = book
+            if (last := readings.get(row["last_reading_id"])) is not None:
+                books.last_slots[meter_id, epoch] = _last_slot(last)
         if row["opened_at_ms"] > moved_at_ms(books, meter_id):
             books.meters_with_epochs.add(meter_id)
         if book.span is not None:
             books.windows.setdefault(meter_id, {})[epoch] = window(book.span)
 
 
-def _load_last(tx: Connection, books: Books, keys: list[StreamKey]) -> None:
-    for row in _rows(tx, _LAST_SLOTS_SQL, ("stream", "epoch"), keys):
-        books.last_slots[row["meter_id"], row["epoch"]] = LastSlot(
-            seq=row["seq"],
-            line_hash=line_hash(row["line"]),
-            boot_id=row["boot_id"],
-            mono_ms=row["mono_ms"],
-            at_ms=row["at_ms"],
-            import_wh=row["import_wh"],
-            export_wh=row["export_wh"],
-            active_power_w=row["active_power_w"],
-        )
-    for row in _rows(tx, _SAMPLES_SQL, ("stream", "epoch"), keys):
-        books.sample_times[row["meter_id"], row["epoch"]] = (row["seq"], row["at_ms"])
+def _epochs(
+    tx: Connection, meters: list[tuple[str]], with_last: Container[StreamKey] = ()
+) -> tuple[list[Row], dict[int, Row]]:
+    """Return all epochs of meters, and by number the readings that they name."""
+    rows = list(_rows(tx, _EPOCH_SQL, ("meter",), meters))
+    wanted = {row[name] for row in rows for name in ("baseline_reading_id", "newest_reading_id")}
+    wanted |= {
+        row["last_reading_id"] for row in rows if (row["meter_id"], row["epoch"]) in with_last
+    }
+    ids = sorted(wanted - {None})
+    found = _rows(tx, _READINGS_SQL, ("#id",), [(number,) for number in ids]) if ids else ()
+    return rows, {row["reading_id"]: row for row in found}
 
 
 def load_epochs(tx: Connection, meter_id: str) -> dict[str, EpochBook]:
     """Return what is known of each epoch of a meter."""
-    rows = _rows(tx, _EPOCH_SQL, ("meter",), [(meter_id,)])
-    return {row["epoch"]: _book(row) for row in rows}
+    rows, readings = _epochs(tx, [(meter_id,)])
+    return {row["epoch"]: _book(row, readings) for row in rows}
 
 
-def _book(row: Row) -> EpochBook:
+def _book(row: Row, readings: Mapping[int, Row]) -> EpochBook:
     if row["baseline_wh"] is None:
         return EpochBook(row["status"])
     span = Span(
-        first=_mark(row, "f"),
-        newest=_mark(row, "n"),
+        first=_mark(readings[row["baseline_reading_id"]]),
+        newest=_mark(readings[row["newest_reading_id"]]),
         baseline_wh=row["baseline_wh"],
         credited_through_wh=row["credited_through_wh"],
     )
     return EpochBook(row["status"], span)
 
 
-def _mark(row: Row, which: str) -> Mark:
+def _mark(reading: Row) -> Mark:
     return Mark(
-        reading_id=row[f"{which}_reading_id"],
-        seq=row[f"{which}_seq"],
-        export_wh=row[f"{which}_export_wh"],
-        boot_id=row[f"{which}_boot_id"],
-        mono_ms=row[f"{which}_mono_ms"],
-        not_before_ms=row[f"{which}_at_ms"],
-        not_after_ms=row[f"{which}_at_ms"],
+        reading_id=reading["reading_id"],
+        seq=reading["seq"],
+        export_wh=reading["export_wh"],
+        boot_id=reading["boot_id"],
+        mono_ms=reading["mono_ms"],
+        not_before_ms=reading["at_ms"],
+        not_after_ms=reading["at_ms"],
+    )
+
+
+def _last_slot(reading: Row) -> LastSlot:
+    return LastSlot(
+        seq=reading["seq"],
+        line_hash=line_hash(reading["line"]),
+        boot_id=reading["boot_id"],
+        mono_ms=reading["mono_ms"],
+        at_ms=reading["at_ms"],
+        import_wh=reading["import_wh"],
+        export_wh=reading["export_wh"],
+        active_power_w=reading["active_power_w"],
     )
