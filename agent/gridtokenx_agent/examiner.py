@@ -106,7 +106,8 @@ class Examiner:
 
     async def slot(self, meter: Meter, reading: Reading, *, identified: bool) -> None:
         """Take the answer at a slot's edge; *identified* tells that the identity was asked."""
-        await self._identify(meter, reading, asked=identified)
+        if identified and not await self._identify(meter, reading):
+            return
         if not meter.mints:
             meter.plan = after_slot(meter.plan, self._clock.now())
             await self._note(meter, reading)
@@ -198,20 +199,30 @@ class Examiner:
         meter.asleep_since_ms = None
         await meter.recorder.slot(counter, plan.interval_s, flags, reading.live)
 
-    async def _identify(self, meter: Meter, reading: Reading, *, asked: bool) -> None:
-        """Begin a new epoch when another meter answers at this address."""
-        if not asked:
-            return
+    async def _identify(self, meter: Meter, reading: Reading) -> bool:
+        """Begin a new epoch when another meter answers at this address; return whether to go on.
+
+        It is asked twice more first: an epoch waits for an operator, and one odd answer of a
+        meter that is just starting must not cost that.
+        """
+        known, said = meter.recorder.state.identity, reading.identity
+        if said is not None and said != known:
+            detail = f"identity {said} after {known}"
+            if known and not await self._says_again(meter, said):
+                await self._refuse(meter, Rule.IDENTITY, detail, reading.at)
+                return False
+            meter.recorder.identify(said)
+            if known:
+                await self._restart(meter, EpochReason.METER_EXCHANGED, detail, reading.at)
         meter.check_identity = False
-        known = meter.recorder.state.identity
-        said = reading.identity
-        if said is None or said == known:
-            return
-        meter.recorder.identify(said)
-        if known:
-            await self._restart(
-                meter, EpochReason.METER_EXCHANGED, f"identity {said} after {known}", reading.at
-            )
+        return True
+
+    async def _says_again(self, meter: Meter, said: str) -> bool:
+        for _ in range(2):
+            await self._clock.sleep_until(self._clock.now().mono_ms + REPEAT_AFTER_MS)
+            if await meter.reader.read_identity() != said:
+                return False
+        return True
 
     async def _restart(self, meter: Meter, reason: EpochReason, detail: str, at: Instant) -> None:
         _log.warning(

@@ -83,6 +83,10 @@ class MeterReader:
         """Read the energy registers alone, to repeat a doubted answer; raises as `read_slot`."""
         return await self._read(ENERGY_POINTS)
 
+    async def read_identity(self) -> str | None:
+        """Read the identity register alone, to repeat what it said; raises as `read_slot`."""
+        return (await self._read((IDENTITY,))).identity
+
     async def read_live(self) -> Reading:
         """Read live values alone; raises as `read_slot`."""
         return await self._read(LIVE_POINTS)

@@ -166,4 +166,5 @@ def _identity(words: Words) -> str | None:
     if IDENTITY not in words:
         return None
     value = decode(*words[IDENTITY]).value
-    return None if value is None else str(value)
+    # Nothing but zeros is no serial number: a meter that is just starting has not read its own yet.
+    return None if value is None or not str(value).strip("0") else str(value)

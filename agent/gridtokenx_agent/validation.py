@@ -28,6 +28,7 @@ class Rule(StrEnum):
     NO_ENERGY = "EnergyNotAvailable"
     STUCK = "StuckResponse"
     COUNTER_RANGE = "CounterOutOfRange"
+    IDENTITY = "IdentityUnsteady"
     IMPOSSIBLE = "ValueImpossible"
     POWER = "PowerAboveRated"
     VOLTAGE = "VoltageUnusual"
