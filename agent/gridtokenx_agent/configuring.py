@@ -114,11 +114,10 @@ class Configuration:
     async def _try(self, new: AgentSettings, staged: Staged) -> Answer:
         old = self.settings
         answered = await self._fleet.answering(self._leaving(new))
-        connected = self._services.connected
         kept = False
         try:
             await self._switch(new)
-            fault = await self._fault(new, old, answered, connected=connected)
+            fault = await self._fault(new, old, answered)
             if fault is None:
                 staged.adopt()
                 kept = True
@@ -132,13 +131,17 @@ class Configuration:
         return Answer(outcome="failed", detail=f"{fault}; the old configuration is back")
 
     async def _fault(
-        self, new: AgentSettings, old: AgentSettings, answered: set[str], *, connected: bool
+        self, new: AgentSettings, old: AgentSettings, answered: set[str]
     ) -> str | None:
-        """Return what no longer answers although it did before; None = all is well."""
+        """Return what no longer answers although it did before; None = all is well.
+
+        Another broker must be reached even where the old one is away just now: the command came
+        over it, and a gateway at a broker that does not exist takes no other command.
+        """
         for bus in self._fleet.holding(answered):
             if bus not in old.bus and not await self._fleet.wait_for(bus, answered):
                 return f"bus {bus.url} stays dead"
-        if connected and new.mqtt != old.mqtt and not await self._broker_is_back():
+        if new.mqtt != old.mqtt and not await self._broker_is_back():
             return f"broker {new.mqtt.url} is not reached"
         return None
 

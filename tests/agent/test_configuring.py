@@ -327,3 +327,14 @@ async def test_a_configuration_behind_a_link_is_replaced_where_it_is(
     assert site.path.is_symlink()
     assert kept.read_text() == text
     assert [path.name for path in kept.parent.iterdir()] == ["agent.toml"]
+
+
+async def test_another_broker_must_be_reached_even_while_the_old_one_is_away(site: Site) -> None:
+    """The command came over the old one; at a broker that does not exist no other would come."""
+    async with site.running() as configuration:
+        site.services.connected = False
+        answer = await configuration.change(site.text(broker="mqtt://gone-too:1883"))
+
+    assert answer.outcome == "failed"
+    assert "mqtt://gone-too:1883 is not reached" in answer.detail
+    assert site.path.read_bytes() == site.before
