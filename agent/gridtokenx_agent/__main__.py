@@ -49,11 +49,17 @@ def main() -> None:
     except AgentError as exc:
         click.echo(f"gtx-agent: {exc}", err=True)
         sys.exit(1)
-    except PermissionError as exc:
-        # Key and buffer are for the service alone; an installer forgets sudo.
-        click.echo(f"gtx-agent: {exc.filename}: {exc.strerror}; run it with sudo", err=True)
+    except OSError as exc:
+        click.echo(f"gtx-agent: {_words(exc)}", err=True)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _words(exc: OSError) -> str:
+    place = f"{exc.filename}: " if exc.filename else ""
+    # Key and buffer are for the service alone; an installer forgets sudo.
+    way_out = "run it with sudo" if isinstance(exc, PermissionError) else "check the disk"
+    return f"{place}{exc.strerror or exc}; {way_out}"
 
 
 if __name__ == "__main__":

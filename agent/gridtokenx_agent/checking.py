@@ -1,6 +1,8 @@
 """Everything about a configuration that no single key can tell, checked before anything runs."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
 from gridtokenx_agent.adapters.modbus import parse_bus_url
 from gridtokenx_agent.adapters.mqtt import MqttAddress
@@ -16,6 +18,9 @@ from gridtokenx_agent.settings import (
     load_settings,
 )
 
+_LARGEST_ADDRESS: Final = 247
+"""Modbus over Serial Line V1.02, section 2.2."""
+
 
 def read_settings(path: Path) -> AgentSettings:
     """Read and check the whole configuration: profiles, bus URLs, and what each bus can carry.
@@ -24,7 +29,11 @@ def read_settings(path: Path) -> AgentSettings:
         ConfigError: Lists every fault.
     """
     settings = load_settings(path, find_profile, parse_bus_url)
-    faults = [fault for bus in settings.bus if (fault := _busy_fault(bus)) is not None]
+    faults = [
+        *(fault for bus in settings.bus if (fault := _busy_fault(bus)) is not None),
+        *_same_places(settings.bus),
+        *(fault for bus in settings.bus for fault in _address_faults(bus)),
+    ]
     if faults:
         raise ConfigError(tuple(f"{path}: {fault}" for fault in faults))
     return settings
@@ -54,6 +63,33 @@ def _busy_fault(bus: BusSettings) -> str | None:
     ]
     fault = busy_fault(bus_busy_percent(loads, baudrate), len(bus.meter), baudrate)
     return f"bus {bus.url}: {fault}" if fault else None
+
+
+def _same_places(buses: Iterable[BusSettings]) -> Iterator[str]:
+    """Yield each bus that is another one's port or endpoint under another name.
+
+    Only one of them would ever get the port; the meters of the other stayed unread.
+    """
+    seen: dict[str, str] = {}
+    for bus in buses:
+        place = parse_bus_url(bus.url)
+        # /dev/ttyUSB0 and its name below /dev/serial/by-id are one port.
+        name = str(Path(place.host).resolve()) if place.kind == "rtu" else str(place).lower()
+        if name in seen:
+            yield f"bus {bus.url} is the same place as {seen[name]}; put its meters below that one"
+        seen.setdefault(name, bus.url)
+
+
+def _address_faults(bus: BusSettings) -> Iterator[str]:
+    """Yield each meter nobody can answer as: on a serial line 0 is for all, above 247 for none."""
+    if parse_bus_url(bus.url).kind == "tcp":
+        return
+    for meter in bus.meter:
+        if not 1 <= meter.device_id <= _LARGEST_ADDRESS:
+            yield (
+                f"meter {meter.meter_id}: device_id = {meter.device_id} does not exist on a "
+                f"serial bus; give 1 to {_LARGEST_ADDRESS}"
+            )
 
 
 def mqtt_address(mqtt: MqttSettings, gateway_id: str) -> MqttAddress:
@@ -96,6 +132,6 @@ def _password(section: str, path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return path.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError((f"{section}.password_file {path} cannot be read: {exc}",)) from exc

@@ -259,13 +259,19 @@ def test_doctor_names_the_meter_and_the_broker_that_are_wrong(cli: Cli, tmp_path
     assert "broker login" not in checks
 
 
-def test_doctor_in_words_has_a_way_out_below_what_is_wrong(cli: Cli, tmp_path: Path) -> None:
+def test_doctor_in_words_has_a_way_out_below_what_is_wrong(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr("socket.getaddrinfo", unknown)
     with served({1: meter("eastron-sdm630")}) as url:
-        cli(*init_arguments(tmp_path, bus_url=url, mqtt_url="mqtt://no..such.host"))
+        cli(*init_arguments(tmp_path, bus_url=url, mqtt_url="mqtt://no-such.host"))
         _, out, _ = cli("doctor", "--config", str(tmp_path / "agent.toml"))
 
     assert "ok    meter HOUSE-17: answers: import 1234567 Wh" in out
-    assert "bad   broker name: no..such.host is unknown here" in out
+    assert "bad   broker name: no-such.host is unknown here" in out
     assert "      -> check mqtt.url" in out
 
 

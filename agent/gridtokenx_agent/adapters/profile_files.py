@@ -38,7 +38,7 @@ def find_profile(name: str, user_directory: Path = USER_DIRECTORY) -> MeterProfi
     """
     path = Path(name) if name.endswith(_SUFFIX) else _path_of(name, user_directory)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError((f"meter profile {path} cannot be read: {exc}",)) from exc
     return load_profile(text, name)

@@ -1,7 +1,7 @@
 """Questions of `gtx-agent init`; each answer is checked before the next question."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,33 +114,43 @@ def check_profile(text: str) -> None:
     find_profile(text)
 
 
-def name_by_hand(bus_url: str | None, profile: str | None) -> Iterator[NewMeter]:
-    """Ask for one meter nobody found."""
+def name_by_hand(bus_url: str | None, given: Mapping[str, Any]) -> Iterator[NewMeter]:
+    """Ask for what *given* does not say of one meter nobody found."""
     url = asked(
         "--bus-url", bus_url, "Bus (rtu:///dev/...?baudrate=9600&parity=N or tcp://host:502)",
         check_bus_url,
     )  # fmt: skip
     model = asked(
-        "--profile", profile, "Profile of the meter (see `gtx-agent profiles`)", check_profile
-    )
-    device_id = int(asked("--device-id", None, "Its Modbus address", check_device_id, "1"))
-    yield _named(url, model, device_id)
+        "--profile", given["profile"], "Profile of the meter (see `gtx-agent profiles`)",
+        check_profile,
+    )  # fmt: skip
+    device_id = given["device_id"]
+    if device_id is None:
+        device_id = int(asked("--device-id", None, "Its Modbus address", check_device_id, "1"))
+    yield _named(url, model, device_id, given)
 
 
-def name_found(found: "list[FoundMeter]") -> Iterator[NewMeter]:
-    """Ask which profile each found meter has, and how it is called."""
-    for meter in found:
-        if not meter.device.fits:
-            continue
+def name_found(found: "list[FoundMeter]", given: Mapping[str, Any]) -> Iterator[NewMeter]:
+    """Ask which profile each found meter has, and how it is called.
+
+    What *given* says of a meter is said of one: where there are several, each is asked for.
+    """
+    fitting = [meter for meter in found if meter.device.fits]
+    for meter in fitting:
         best = meter.device.fits[0].profile
         click.echo(f"{meter.url}, device id {meter.device.device_id}:", err=True)
         model = asked("--profile", None, "  Profile", check_profile, best)
-        yield _named(meter.url, model, meter.device.device_id)
+        said = given if len(fitting) == 1 else {}
+        yield _named(meter.url, model, meter.device.device_id, said)
 
 
-def _named(url: str, profile: str, device_id: int) -> NewMeter:
-    meter_id = asked("--meter-id", None, "  Its name, as it will be enrolled", check_meter_id)
-    power = optional("  Largest power of the connection in W", check_power)
+def _named(url: str, profile: str, device_id: int, given: Mapping[str, Any]) -> NewMeter:
+    meter_id = asked(
+        "--meter-id", given.get("meter_id"), "  Its name, as it will be enrolled", check_meter_id
+    )
+    power = given.get("rated_power_w")
+    if power is None:
+        power = optional("  Largest power of the connection in W", check_power)
     return NewMeter(
         bus_url=url,
         meter_id=meter_id,

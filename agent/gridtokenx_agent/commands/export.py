@@ -73,6 +73,8 @@ def export(
         output.write(json.dumps({"records": [row(entry) for entry in records]}) + "\n")
     else:
         _write_csv(output, records)
+    # Here, where it is told: what fails when the file is closed, nobody hears of.
+    output.flush()
 
 
 def columns() -> tuple[str, ...]:

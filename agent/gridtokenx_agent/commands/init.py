@@ -57,7 +57,7 @@ _STATE = Path("/var/lib/gridtokenx")
 @click.option("--bus-url", help="The bus; without --profile it is searched for meters.")
 @click.option("--meter-id", help="Name of the meter, as it will be enrolled.")
 @click.option("--profile", shell_complete=complete_profile, help="Its model.")
-@click.option("--device-id", type=int, default=1, show_default=True, help="Its Modbus address.")
+@click.option("--device-id", type=click.IntRange(0, 255), help="Its Modbus address, usually 1.")
 @click.option("--interval-s", type=int, default=900, show_default=True, help="Slot length.")
 @click.option("--sample-s", type=int, default=0, show_default=True, help="Live values; 0 = none.")
 @click.option("--rated-power-w", type=int, default=None, help="Largest power of the connection.")
@@ -104,32 +104,32 @@ def _meters(given: dict[str, Any]) -> tuple[NewMeter, ...]:
                 bus_url=given["bus_url"],
                 meter_id=given["meter_id"],
                 profile=given["profile"],
-                device_id=given["device_id"],
+                device_id=1 if given["device_id"] is None else given["device_id"],
                 rated_power_w=given["rated_power_w"],
             ),
         )
     if given["profile"]:
-        return tuple(name_by_hand(given["bus_url"], given["profile"]))
-    return tuple(_searched(given["bus_url"]))
+        return tuple(name_by_hand(given["bus_url"], given))
+    return tuple(_searched(given))
 
 
-def _searched(bus_url: str | None) -> Iterator[NewMeter]:
+def _searched(given: dict[str, Any]) -> Iterator[NewMeter]:
     """Look for meters where the user says; what was not found can be named by hand."""
-    place = bus_url or asked(
+    place = given["bus_url"] or asked(
         "--bus-url", None,
         "Where are the meters? usb = every serial port, HOST = Modbus TCP, a bus URL, or hand",
         lambda _text: None, "usb",
     )  # fmt: skip
     if place != "hand":
         search = _search(place)
-        named = tuple(name_found(search.found))
+        named = tuple(name_found(search.found, given))
         if named:
             yield from named
             return
         for remark in search.remarks:
             click.echo(f"note: {remark}", err=True)
         click.echo("No meter was recognised; name it.", err=True)
-    yield from name_by_hand(bus_url, None)
+    yield from name_by_hand(given["bus_url"], given)
 
 
 def _search(place: str) -> "Search":

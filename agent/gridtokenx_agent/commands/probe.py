@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, get_args
 import click
 
 from gridtokenx_agent.commands.options import json_option
-from gridtokenx_agent.errors import MeterRefusedError
+from gridtokenx_agent.errors import MeterBusyError, MeterRefusedError, MeterTimeoutError
 
 if TYPE_CHECKING:
     from gridtokenx_agent.ports import ReadFunction
@@ -107,7 +107,8 @@ async def _read(
             kind: ReadFunction = 3 if function == 3 else 4
             try:
                 read = await bus.read_words(device_id, kind, address, count, _GAP_MS)
-            except MeterRefusedError as exc:
+            except (MeterRefusedError, MeterTimeoutError, MeterBusyError) as exc:
+                # Some meters are silent for a function they do not have.
                 answers.append((function, str(exc)))
             else:
                 answers.append((function, read.words))

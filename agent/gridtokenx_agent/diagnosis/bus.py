@@ -122,7 +122,8 @@ _SILENT: Final[Mapping[Heard, tuple[str, str]]] = {
     ),
     "garbage": (
         "answers, but no frame arrives whole",
-        "check baud rate and parity first, then termination (120 ohm at both ends), bias and cable",
+        "check baud rate and parity first, then that no other meter has this device id, then "
+        "termination (120 ohm at both ends), bias and cable",
     ),
     "other_unit": (
         "is silent while another meter answers in its place",

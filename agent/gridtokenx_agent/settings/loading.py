@@ -49,9 +49,12 @@ def notify_socket() -> str | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        # An editor of Windows puts a mark before the first character; it is no part of the text.
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as exc:
         raise ConfigError((f"{path} does not exist; write it with `gtx-agent init`",)) from exc
+    except PermissionError as exc:
+        raise ConfigError((f"{path} is not for this user to read; run it with sudo",)) from exc
     except OSError as exc:
         raise ConfigError((f"{path} cannot be read: {exc.strerror}",)) from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:

@@ -45,6 +45,8 @@ def _broker_url(text: str) -> str:
     try:
         parts = urlsplit(text)
         port = parts.port
+        # What no name server can be asked for; told now, not at every attempt to connect.
+        (parts.hostname or "").encode("idna")
     except ValueError as exc:
         raise ValueError(f"no URL: {exc}") from exc
     if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or port == 0:

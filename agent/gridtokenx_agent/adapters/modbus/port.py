@@ -1,6 +1,7 @@
 """The serial port or TCP connection of a bus: opened when needed, and anew when it is lost."""
 
 import asyncio
+import errno
 import termios
 import traceback
 from collections.abc import Callable
@@ -20,6 +21,16 @@ _FIRST_BACKOFF_S: Final = 1.0
 _LONGEST_BACKOFF_S: Final = {"rtu": 5.0, "rtu+tcp": 30.0, "tcp": 30.0}
 _RECEIVE_LIMIT: Final = 4096
 """pymodbus drops all it has at 264 bytes: too few for an echo or a foreign frame before ours."""
+
+_SERIAL_REASONS: Final = {
+    errno.ENOENT: "it is not there; plug the adapter in, `ls -l /dev/serial/by-id` shows its name",
+    errno.EACCES: "no permission; run it with sudo, or `sudo usermod -aG dialout $USER` and log "
+    "in anew",
+    errno.EPERM: "no permission; the service's DeviceAllow= must name this kind of port",
+    errno.EBUSY: "another program has it open; stop that one, as with `sudo systemctl stop "
+    "gridtokenx-agent`",
+    errno.EIO: "the adapter answers no more; pull it and plug it in again",
+}
 
 
 class Port:
@@ -97,8 +108,9 @@ class Port:
             self.drop()
             self._next_connect_s = asyncio.get_running_loop().time() + self._backoff_s
             self._backoff_s = min(2 * self._backoff_s, _LONGEST_BACKOFF_S[self._endpoint.kind])
-            reason = str(exc) or f"no connection within {_CONNECT_TIMEOUT_S:g} s"
-            raise BusDownError(f"{self._endpoint} cannot be opened: {reason}") from exc
+            raise BusDownError(
+                f"{self._endpoint} cannot be opened: {_reason(exc, self._endpoint.kind)}"
+            ) from exc
 
     def _new_client(self, gate: AnswerGate) -> Client:
         place = self._endpoint
@@ -130,3 +142,15 @@ class Port:
     def _on_connection(self, there: bool) -> None:
         if not there:
             self._on_loss(ConnectionError("the connection was lost"))
+
+
+def _reason(exc: Exception, kind: str) -> str:
+    """Return why a place cannot be opened, and the way out."""
+    code = exc.errno if isinstance(exc, OSError) else None
+    if kind == "rtu":
+        # pyserial keeps no number where another program holds the port.
+        busy = "exclusively lock" in str(exc)
+        return _SERIAL_REASONS.get(errno.EBUSY if busy else code or 0, str(exc))
+    if isinstance(exc, TimeoutError):
+        return f"no connection within {_CONNECT_TIMEOUT_S:g} s; check address, port and cable"
+    return f"{exc}; check address and port, and that it is switched on"
