@@ -18,6 +18,7 @@ from gridtokenx_wire.record import ClockQuality, EventRecord, SlotRecord
 from gridtokenx_wire.signing import signer, verify_ed25519
 from tests.support import build_cloud as build
 from tests.support.build_cloud import GATEWAY, METER_ID, OTHER_GATEWAY, Cloud
+from tests.support.store_rows import told
 
 
 @pytest.fixture
@@ -239,8 +240,7 @@ def test_readings_too_old_before_any_baseline_stay_with_the_operator(cloud: Clou
 def test_every_stored_slot_is_told_to_its_owner_and_to_operators(cloud: Cloud) -> None:
     cloud.take(GATEWAY.sends(build.slot(96, 1_000), build.slot(97, 150)))
 
-    told = cloud.rows("SELECT stream, stream_offset, type FROM events ORDER BY stream, 2")
-    assert told == [
+    assert told(cloud.database) == [
         (stream, offset, name)
         for stream in ("admin", "user:ann")
         for offset, name in enumerate(

@@ -1,12 +1,16 @@
 """One contract for the outbox: the fake and both databases."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from gridtokenx_cloud.adapters.store.database import Database
 from gridtokenx_cloud.adapters.store.events import SqlEventStore
+from gridtokenx_cloud.adapters.store.migrate import migrate, rollback
+from gridtokenx_cloud.adapters.store.outbox import append_event
 from gridtokenx_cloud.events import from_json
 from gridtokenx_cloud.ports.events import EventStore, StreamHead
 from tests.support import build_events as build
@@ -72,3 +76,57 @@ def test_history_is_the_asked_part_of_one_stream(outbox: Outbox) -> None:
     part = outbox.store.history("user:a", after=1, through=3)
 
     assert [(event.stream, event.offset) for event in part] == [("user:a", 2), ("user:a", 3)]
+
+
+@pytest.fixture
+def told(new_store: Callable[[], Database]) -> Iterator[Database]:
+    database = new_store()
+    with database.transaction() as tx:
+        for streams in (("user:a", "admin"), ("admin",), ("user:b", "admin"), ("user:a",)):
+            append_event(tx, streams, build.slot(), 1_000)
+    yield database
+    database.close()
+
+
+def test_what_an_owner_and_the_staff_are_told_has_a_name_in_both_streams(told: Database) -> None:
+    store = SqlEventStore(told)
+    epochs = {name: store.head(name).epoch for name in ("user:a", "user:b", "admin")}
+
+    events = store.read_after(0, 100)
+
+    assert [(event.event_number, event.stream, event.offset) for event in events] == [
+        (1, "user:a", 1),
+        (1, "admin", 1),
+        (2, "admin", 2),
+        (3, "user:b", 1),
+        (3, "admin", 3),
+        (4, "user:a", 2),
+    ]
+    for event in events:
+        name = f"{epochs[event.stream]}-{event.stream}-{event.offset}"
+        assert json.loads(event.body)["id"] == name
+        assert from_json(event.body) == build.slot()
+    assert store.history("admin", 1, 3) == [one for one in events if one.stream == "admin"][1:]
+    assert store.history("user:a", 0, 2) == [one for one in events if one.stream == "user:a"]
+    assert store.read_after(2, 1) == events[3:5]
+
+
+def test_the_outbox_is_the_same_one_schema_back_and_forth_again(told: Database) -> None:
+    store = SqlEventStore(told)
+    before = [store.history(name, 0, 10) for name in ("admin", "user:a", "user:b")]
+
+    rollback(told, to=8)
+    rows = told.connection.execute("SELECT stream, stream_offset, body FROM events").fetchall()
+    migrate(told)
+
+    with told.transaction() as tx:
+        append_event(tx, ("user:b", "admin"), build.slot(), 2_000)
+    after = [store.history(name, 0, 10) for name in ("admin", "user:a", "user:b")]
+    assert sorted(tuple(row) for row in rows) == sorted(
+        (event.stream, event.offset, event.body) for stream in before for event in stream
+    )
+    assert [[(one.offset, one.body) for one in stream] for stream in before] == [
+        [(one.offset, one.body) for one in stream][: len(was)]
+        for stream, was in zip(after, before, strict=True)
+    ]
+    assert [len(stream) for stream in after] == [4, 2, 2]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gridtokenx_cloud.adapters.store.access import SqlAccess
 from gridtokenx_cloud.adapters.store.database import Database, open_database
+from gridtokenx_cloud.adapters.store.events import SqlEventStore
 from gridtokenx_cloud.adapters.store.migrate import migrate
 from gridtokenx_cloud.adapters.store.outbox import append_event
 from gridtokenx_cloud.events import (
@@ -23,6 +24,12 @@ from tests.support.build_cloud import FakeClock
 
 BASE_UNITS_PER_WH = 1_000_000
 GATEWAY = base58.encode_key(bytes(range(32)))
+
+
+def told(database: Database) -> list[tuple[str, int, str]]:
+    """Return (stream, offset, type) of every event, a stream's in the order of its offsets."""
+    events = SqlEventStore(database).read_after(0, 1_000_000)
+    return sorted((event.stream, event.offset, event.type) for event in events)
 
 
 def signature_of(batch_id: int) -> str:

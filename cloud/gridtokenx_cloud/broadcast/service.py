@@ -156,7 +156,7 @@ class Broadcast:
                 self._deliver(subscriber, event, now_s)
         if events:
             self._position = events[-1].event_number
-        return len(events) == _BATCH
+        return len(events) >= _BATCH
 
     def _deliver(self, subscriber: Subscriber, event: OutboxEvent, now_s: float) -> None:
         cursor = subscriber.cursors[event.stream]

@@ -13,10 +13,10 @@ Credential = tuple[str, str | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxEvent:
-    """One row of the outbox.
+    """One event in one of the streams it is told in.
 
     Attributes:
-        event_number: Order of commits over all streams.
+        event_number: Order of commits over all streams; the same in each of an event's streams.
         offset: Gapless place in its stream.
         body: CloudEvents 1.0 object as JSON text.
     """
@@ -45,7 +45,7 @@ class EventStore(Protocol):
         ...
 
     def read_after(self, event_number: int, limit: int) -> Sequence[OutboxEvent]:
-        """Return up to *limit* events behind *event_number*, oldest first."""
+        """Return up to *limit* events behind *event_number*, oldest first, in all their streams."""
         ...
 
     def ensure_stream(self, stream: str) -> None:

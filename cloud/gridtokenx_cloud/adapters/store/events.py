@@ -1,13 +1,19 @@
-"""`EventStore` over SQLite."""
+"""`EventStore` in a database."""
 
 import secrets
+from collections.abc import Iterator
 
-from gridtokenx_cloud.adapters.store.database import Database
+from gridtokenx_cloud.adapters.store.database import Database, Row
 from gridtokenx_cloud.adapters.store.reading import reading
 from gridtokenx_cloud.errors import NotFoundError
+from gridtokenx_cloud.events import ADMIN_STREAM, with_id
 from gridtokenx_cloud.ports.events import OutboxEvent, StreamHead
 
-_COLUMNS = "event_number, stream, stream_offset, type, meter_id, body"
+_EVENTS_SQL = f"""
+SELECT e.event_number, e.stream, e.stream_offset, e.admin_offset, e.type, e.meter_id, e.body,
+    s.epoch, (SELECT epoch FROM event_streams WHERE stream = '{ADMIN_STREAM}') AS admin_epoch
+FROM events e JOIN event_streams s ON s.stream = e.stream
+"""  # noqa: S608 - a constant
 
 
 class SqlEventStore:
@@ -24,11 +30,10 @@ class SqlEventStore:
 
     def read_after(self, event_number: int, limit: int) -> list[OutboxEvent]:
         """See `EventStore.read_after`."""
-        return self._events(
-            f"SELECT {_COLUMNS} FROM events WHERE event_number > ?"  # noqa: S608 - constants
-            " ORDER BY event_number LIMIT ?",
-            (event_number, limit),
+        rows = self._rows(
+            "WHERE e.event_number > ? ORDER BY e.event_number LIMIT ?", (event_number, limit)
         )
+        return [event for row in rows for event in _told(row)]
 
     def ensure_stream(self, stream: str) -> None:
         """See `EventStore.ensure_stream`."""
@@ -56,24 +61,38 @@ class SqlEventStore:
 
     def history(self, stream: str, after: int, through: int) -> list[OutboxEvent]:
         """See `EventStore.history`."""
-        return self._events(
-            f"SELECT {_COLUMNS} FROM events"  # noqa: S608 - constants
-            " WHERE stream = ? AND stream_offset > ? AND stream_offset <= ?"
-            " ORDER BY stream_offset",
-            (stream, after, through),
-        )
-
-    def _events(self, statement: str, values: tuple[object, ...]) -> list[OutboxEvent]:
-        with reading(self._database) as connection:
-            rows = connection.execute(statement, values).fetchall()
-        return [
-            OutboxEvent(
-                event_number=row["event_number"],
-                stream=row["stream"],
-                offset=row["stream_offset"],
-                type=row["type"],
-                meter_id=row["meter_id"],
-                body=row["body"],
+        if stream == ADMIN_STREAM:
+            rows = self._rows(
+                "WHERE e.admin_offset > ? AND e.admin_offset <= ? ORDER BY e.admin_offset",
+                (after, through),
             )
-            for row in rows
-        ]
+        else:
+            rows = self._rows(
+                "WHERE e.stream = ? AND e.stream_offset > ? AND e.stream_offset <= ?"
+                " ORDER BY e.stream_offset",
+                (stream, after, through),
+            )
+        return [event for row in rows for event in _told(row) if event.stream == stream]
+
+    def _rows(self, condition: str, values: tuple[object, ...]) -> list[Row]:
+        with reading(self._database) as connection:
+            return connection.execute(_EVENTS_SQL + condition, values).fetchall()
+
+
+def _told(row: Row) -> Iterator[OutboxEvent]:
+    """Yield the event once for each stream it is told in."""
+    if row["stream"] != ADMIN_STREAM:
+        yield _event(row, row["stream"], row["stream_offset"], row["epoch"])
+    if row["admin_offset"] is not None:
+        yield _event(row, ADMIN_STREAM, row["admin_offset"], row["admin_epoch"])
+
+
+def _event(row: Row, stream: str, offset: int, epoch: str) -> OutboxEvent:
+    return OutboxEvent(
+        event_number=row["event_number"],
+        stream=stream,
+        offset=offset,
+        type=row["type"],
+        meter_id=row["meter_id"],
+        body=with_id(row["body"], f"{epoch}-{stream}-{offset}"),
+    )

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 
 from gridtokenx_cloud.adapters.store.database import Connection
-from gridtokenx_cloud.events import MarketEvent, with_id, without_id
+from gridtokenx_cloud.events import ADMIN_STREAM, MarketEvent, without_id
 
 
 def append_event(tx: Connection, streams: Iterable[str], event: MarketEvent, at_ms: int) -> None:
@@ -17,36 +18,48 @@ def append_event(tx: Connection, streams: Iterable[str], event: MarketEvent, at_
 def append_events(
     tx: Connection, told: Iterable[tuple[Iterable[str], MarketEvent]], at_ms: int
 ) -> None:
-    """Write events in order, each to its streams at their next gapless offsets."""
-    of_stream: dict[str, list[tuple[MarketEvent, str]]] = {}
-    for streams, event in told:
-        body = without_id(event, at_ms)
-        for stream in streams:
-            of_stream.setdefault(stream, []).append((event, body))
-    if not of_stream:
+    """Write events in order, each at the next gapless offset of its streams.
+
+    One row tells an owner and the staff; `SqlEventStore` makes two of it again.
+    """
+    named = [(tuple(streams), event) for streams, event in told]
+    counts = Counter(stream for streams, _ in named for stream in streams)
+    if not counts:
         return
     only_writer(tx)
-    taken = [(stream, secrets.token_hex(8), len(new)) for stream, new in sorted(of_stream.items())]
+    offsets = _take_offsets(tx, counts)
+    rows: list[tuple[object, ...]] = []
+    for streams, event in named:
+        places = {stream: next(offsets[stream]) for stream in streams}
+        admin_offset = places.pop(ADMIN_STREAM, None)
+        if not places and admin_offset is not None:
+            places[ADMIN_STREAM] = admin_offset
+        body, meter_id = without_id(event, at_ms), getattr(event, "meter_id", None)
+        for stream, offset in places.items():
+            rows.append((stream, offset, admin_offset, event.type, meter_id, body, at_ms))
+            admin_offset = None
+    tx.executemany(
+        "INSERT INTO events (stream, stream_offset, admin_offset, type, meter_id, body,"
+        " created_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        rows,
+    )
+
+
+def _take_offsets(tx: Connection, counts: Mapping[str, int]) -> dict[str, Iterator[int]]:
+    """Move the heads of streams on; return the offsets that are ours now."""
+    taken = [(stream, secrets.token_hex(8), new) for stream, new in sorted(counts.items())]
     heads = tx.execute(
         "INSERT INTO event_streams (stream, epoch, last_offset)"  # noqa: S608 - our own columns
         f" SELECT stream, epoch, events FROM {tx.dialect.rows('stream', 'epoch', '#events')} k"
         " WHERE true ON CONFLICT (stream) DO UPDATE"
         " SET last_offset = event_streams.last_offset + excluded.last_offset"
-        " RETURNING stream, epoch, last_offset",
+        " RETURNING stream, last_offset",
         (json.dumps(taken),),
     ).fetchall()
-    rows: list[tuple[object, ...]] = []
-    for stream, epoch, last_offset in sorted(tuple(head) for head in heads):
-        events = of_stream[stream]
-        for offset, (event, body) in enumerate(events, last_offset - len(events) + 1):
-            named = with_id(body, f"{epoch}-{stream}-{offset}")
-            meter_id = getattr(event, "meter_id", None)
-            rows.append((stream, offset, event.type, meter_id, named, at_ms))
-    tx.executemany(
-        "INSERT INTO events (stream, stream_offset, type, meter_id, body, created_at_ms)"
-        " VALUES (?, ?, ?, ?, ?, ?)",
-        rows,
-    )
+    return {
+        stream: iter(range(last_offset - counts[stream] + 1, last_offset + 1))
+        for stream, last_offset in heads
+    }
 
 
 def only_writer(tx: Connection) -> None:

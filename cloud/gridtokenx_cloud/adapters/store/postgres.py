@@ -33,6 +33,7 @@ _DDL = tuple(
         ),
         (r"\bINTEGER\b", "BIGINT"),
         (r"\bBLOB\b", "BYTEA"),
+        (r"\binstr\(", "strpos("),
         # Bytewise, as in SQLite: the order of texts is the order of a Merkle tree's leaves.
         (r"\bTEXT\b", 'TEXT COLLATE "C"'),
         (r"\) STRICT(, WITHOUT ROWID)?;", ");"),
