@@ -73,6 +73,13 @@ class BusLoop:
             await (self._slot(meter) if choice.kind is Kind.SLOT else self._sample(meter))
         except (TransientError, MeterRefusedError) as exc:
             await self._failure(meter, choice.kind, now, exc)
+        except AgentError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - what one meter says must not cost the others theirs
+            _log.exception("defect while a meter was read", extra={"meter_id": meter.meter_id})
+            await self._bus.close()
+            defect = TransientError(f"defect in the agent: {exc!r}")
+            await self._failure(meter, choice.kind, now, defect)
 
     async def _flush(self, now: Instant) -> int:
         """Commit everything that waits once something has waited long enough.

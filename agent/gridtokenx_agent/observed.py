@@ -1,5 +1,6 @@
 """Ports with a counter in front: what the agent does, seen from outside of the doers."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -60,7 +61,8 @@ class ObservedBuffer:
         for code, count in refusals.items():
             self._tally.rejects[meter_id, code] += count
         if self.listener is not None:
-            self.listener(state, rows)
+            # Later, and apart: what is committed must not count as failed because it is not shown.
+            asyncio.get_running_loop().call_soon(self.listener, state, tuple(rows))
 
 
 class ObservedBus:

@@ -109,6 +109,8 @@ class Publisher:
                 await self._serve(session)
             except (BrokerDownError, BrokerRefusedError) as exc:
                 self._tell_trouble(str(exc))
+            # Finding a name and trying its addresses may take minutes: no standstill either.
+            self._parts.beat("uplink", self._parts.clock.now().mono_ms)
             await asyncio.sleep(self._parts.jitter(pause_s(self._attempts)))
 
     async def _connect(self) -> BrokerSession:
@@ -213,7 +215,9 @@ class Publisher:
         await self._settle(receipts)
         if lost is not None:
             name = self._parts.link.name
-            raise BrokerDownError(f"lost the connection to {name}: {lost.reason}")
+            twin = "taken over" in lost.reason
+            hint = "; does another gateway run with this key, from a copied card?" if twin else ""
+            raise BrokerDownError(f"lost the connection to {name}: {lost.reason}{hint}")
         waiting = [message.sent_ms for message in self._traffic.in_flight.values()]
         if waiting and now_ms - min(waiting) > ACK_TIMEOUT_MS:
             raise BrokerDownError(f"{self._parts.link.name} acknowledged nothing for 60 s")

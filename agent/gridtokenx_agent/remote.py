@@ -164,9 +164,13 @@ class Remote:
             return
         _log.info("command", extra={"command": command.command, "nonce": command.nonce})
         answer = await self._carry_out(command)
-        await self._finish(command.nonce, command.command, answer)
-        # What expired before this command was issued is refused for that from now on.
-        await log.forget_before(command.issued_ms)
+        try:
+            await self._finish(command.nonce, command.command, answer)
+            # What expired before this command was issued is refused for that from now on.
+            await log.forget_before(command.issued_ms)
+        except BufferFullError as exc:
+            # It was done, and the reply has left; to say now that it was refused would be wrong.
+            self._tell("log", "the command log takes nothing", reason=str(exc))
         if answer.then is not None:
             await answer.then()
 

@@ -71,6 +71,7 @@ async def test_what_was_committed_and_refused_is_counted() -> None:
     inner.full = True
     with pytest.raises(BufferFullError):
         await buffer.commit(build.state("M1", 2), [build.row("slot", "M1", 2)], {})
+    await asyncio.sleep(0)
 
     assert tally.records == {("M1", "slot"): 1}
     assert tally.rejects == {("M1", "Leap"): 2}

@@ -18,6 +18,7 @@ MARKER: Final = (0x5375, 0x6E53)
 END_OF_MODELS: Final = 0xFFFF
 COMMON_MODEL: Final = 1
 _HEADER_WORDS: Final = 2
+_ADDRESSES: Final = 0x10000
 _MOST_MODELS: Final = 100
 """More than any device has: a chain that does not end must not keep the bus for ever."""
 
@@ -91,6 +92,10 @@ def locate(profile: MeterProfile, place: ModelPlace) -> LocatedProfile | NotFoun
             f"its SunSpec model {place.model} has {place.length} registers, "
             f"the profile needs {needed - _HEADER_WORDS}"
         )
+    if place.address + needed > _ADDRESSES:
+        return NotFound(
+            f"its SunSpec model {place.model} at {place.address} would reach beyond address 65535"
+        )
     fields = {name: getattr(profile, name) for name in MeterProfile.model_fields}
     fields["points"] = {
         name: _moved(point, place.address) for name, point in profile.points.items()
@@ -108,7 +113,7 @@ def _walk(address: int, wanted: SunSpecModels) -> Search:
     common_address: int | None = None
     seen: list[int] = []
     instances = 0
-    while len(seen) < _MOST_MODELS and address + _HEADER_WORDS <= 0x10000:
+    while len(seen) < _MOST_MODELS and address + _HEADER_WORDS <= _ADDRESSES:
         words = yield address, _HEADER_WORDS
         if words is None or words[0] == END_OF_MODELS:
             break
