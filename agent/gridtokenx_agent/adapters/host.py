@@ -17,6 +17,8 @@ _BARE_PORTS: Final = ("ttyUSB*", "ttyACM*", "ttyAMA*", "ttySC*")
 _PSEUDO: Final = Path("/dev/pts")
 """Pseudo-terminals are held open by their other end."""
 _SERVICE: Final = "gridtokenx-agent.service"
+_SERVICE_GROUPS: Final = ("dialout", "gridtokenx")
+"""Of the shipped unit: SupplementaryGroups= and Group=."""
 _SYSTEMD: Final = Path("/run/systemd/system")
 
 
@@ -40,6 +42,7 @@ def port_facts(path: Path) -> PortFacts:
         exists=True,
         is_port=stat.S_ISCHR(found.st_mode),
         usable=os.access(path, os.R_OK | os.W_OK),
+        service_may=_service_may(found),
         group=_group(found.st_gid),
         stable_name=_stable_name(path, device),
         users=() if device.parent == _PSEUDO else _users(device),
@@ -122,6 +125,11 @@ def _stable_name(path: Path, device: Path) -> Path | None:
         return path
     names = _BY_ID.iterdir() if _BY_ID.is_dir() else ()
     return next((name for name in sorted(names) if name.resolve() == device), None)
+
+
+def _service_may(found: os.stat_result) -> bool:
+    everyone = found.st_mode & 0o006 == 0o006
+    return everyone or (found.st_mode & 0o060 == 0o060 and _group(found.st_gid) in _SERVICE_GROUPS)
 
 
 def _group(number: int) -> str:

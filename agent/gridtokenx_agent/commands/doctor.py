@@ -84,21 +84,21 @@ def examine(config: Path) -> Iterator[Check]:
     if agent_pid is None and service is not None and service.state == "active":
         agent_pid = 0  # its buffer is not for this user to see, but systemd knows
     yield check_service(service, agent_pid)
-    yield from _ports(settings, agent_pid)
+    yield from _ports(settings, agent_pid, service=service is not None)
     yield from _meters(settings, agent_pid, at)
     yield from _disk(settings)
     yield from _stored(settings, at, running=agent_pid is not None)
     yield from _broker(settings, at)
 
 
-def _ports(settings: "AgentSettings", agent_pid: int | None) -> Iterator[Check]:
+def _ports(settings: "AgentSettings", agent_pid: int | None, *, service: bool) -> Iterator[Check]:
     from gridtokenx_agent.adapters.host import port_facts
     from gridtokenx_agent.adapters.modbus import parse_bus_url
 
     for bus in settings.bus:
         place = parse_bus_url(bus.url)
         if place.kind == "rtu":
-            yield check_port(port_facts(Path(place.host)), agent_pid)
+            yield check_port(port_facts(Path(place.host)), agent_pid, service=service)
 
 
 def _meters(settings: "AgentSettings", agent_pid: int | None, at: "Instant") -> Iterator[Check]:

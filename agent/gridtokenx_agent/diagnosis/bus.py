@@ -29,6 +29,7 @@ class PortFacts:
         exists: The path leads somewhere.
         is_port: To a character device.
         usable: This user may read and write it.
+        service_may: So may the groups the shipped service runs with.
         group: Group that may, as a rule `dialout`.
         stable_name: A name under /dev/serial/by-id that survives replugging; None without one.
         users: Processes that have it open: pid and name, as far as this user may see.
@@ -38,13 +39,20 @@ class PortFacts:
     exists: bool
     is_port: bool = False
     usable: bool = False
+    service_may: bool = True
     group: str = ""
     stable_name: Path | None = None
     users: tuple[tuple[int, str], ...] = ()
 
 
-def check_port(facts: PortFacts, agent_pid: int | None) -> Check:
-    """Judge a serial port; *agent_pid* is the running agent, which may have it open, 0 unknown."""
+def check_port(facts: PortFacts, agent_pid: int | None, *, service: bool = False) -> Check:
+    """Judge a serial port.
+
+    Args:
+        facts: What the file system shows of it.
+        agent_pid: The running agent, which may have it open; 0 = its number is unknown.
+        service: The agent is installed as a service: what root may do says nothing about it.
+    """
     name = f"port {facts.path}"
     others = [
         f"{who} (pid {pid})"
@@ -62,6 +70,12 @@ def check_port(facts: PortFacts, agent_pid: int | None) -> Check:
         return Check(
             name, Level.BAD, f"may not be opened by this user; it belongs to group {facts.group}",
             f"run as the service's user, or `sudo usermod -aG {facts.group} $USER` and log in anew",
+        )  # fmt: skip
+    if service and not facts.service_may:
+        return Check(
+            name, Level.BAD, f"may not be opened by the service; it belongs to group {facts.group}",
+            'give it to the service by a udev rule with GROUP="dialout", MODE="0660"; on a '
+            "Raspberry Pi, switch the login shell on it off in raspi-config",
         )  # fmt: skip
     if others:
         return Check(
