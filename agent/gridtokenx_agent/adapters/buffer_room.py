@@ -13,6 +13,8 @@ _MB = 1024 * 1024
 _SPARE_BYTES = 16 * _MB
 """The reserve is laid again only where so much more is free, or it would itself fill the disk."""
 _SHRINK_PAGES = 256
+_PAGES_PER_REFUSED = 8
+"""Of so many pages one refused line may be kept: 8,192 in 256 MB, about 3 % of it."""
 _LEVELS = ((95, 0, 0), (85, 900_000, 0), (70, 60_000, DAY_MS))
 """From this percentage of the bound on: one sample per bucket, of those older than the age."""
 
@@ -77,6 +79,18 @@ class Room:
             if percent >= threshold:
                 return self._drop(bucket_ms, age_ms)
         return False
+
+    def forget_refused(self) -> None:
+        """Drop the oldest of the refused lines that are too many; the cloud keeps them as well.
+
+        A meter that is not enrolled has every line refused, for months: they must not take the
+        room of the slots of others.
+        """
+        self._database.execute(
+            "DELETE FROM dead WHERE rowid <= min((SELECT max(rowid) FROM dead) - ?, "
+            "(SELECT min(rowid) FROM dead) + ?)",
+            (self._max_pages // _PAGES_PER_REFUSED, ROWS_AT_ONCE),
+        )
 
     def shrink(self) -> None:
         """Give pages back to the disk, a few at a time, while most of the file is empty."""

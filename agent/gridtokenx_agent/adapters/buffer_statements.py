@@ -115,6 +115,7 @@ class BufferFile:
 
     def _thin(self) -> None:
         with self._transaction():
+            self._room.forget_refused()
             self._room.thin()
 
     def due(self, now_ms: int, limit: int, in_flight: Collection[int]) -> list[Waiting]:
@@ -170,8 +171,10 @@ class BufferFile:
                 for epoch, ranges in epochs.items():
                     for first, last in ranges:
                         forgotten += self._forget(meter_id, epoch, first, last, in_flight)
+            # An older one that comes again must not turn the cloud's clock back for commands.
             self._database.execute(
-                "INSERT OR REPLACE INTO meta (key, value) VALUES ('last_receipt_ms', ?)",
+                "INSERT INTO meta (key, value) VALUES ('last_receipt_ms', ?) ON CONFLICT (key) DO "
+                "UPDATE SET value = max(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))",
                 (str(receipt.issued_ms),),
             )
         return Settled(forgotten=forgotten, dead=dead)
