@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 
-from gridtokenx_cloud.adapters.store.database import Connection, Database
+from gridtokenx_cloud.adapters.store.database import Connection, Database, Row
 from gridtokenx_cloud.adapters.store.mint_refusals import refuse_rows
 from gridtokenx_cloud.adapters.store.outbox import append_audit
 from gridtokenx_cloud.batching import MintBatchData, MintGroup, MintResult
@@ -24,28 +24,30 @@ _CREDITS = """
     SELECT r.reading_id, r.user_id, u.wallet AS wallet_address, r.meter_id, r.credit_wh,
         r.submitted_at_ms
 """
-_WANTED = """
-        AND r.credit_wh > 0 AND r.minted = 0 AND r.batch_id IS NULL
-        AND (:owner_percent >= 100 OR owner_percentile(r.user_id) < :owner_percent)
-        -- An owner below the threshold must not fill the window, or others would starve behind.
-        AND (:threshold_wh = 0 OR r.user_id IN (
-            SELECT user_id FROM mint_queue GROUP BY user_id
-            HAVING SUM(credit_wh) >= :threshold_wh OR MIN(submitted_at_ms) <= :dust_ms))
-    ORDER BY r.submitted_at_ms, r.reading_id LIMIT :limit
-"""
-_FETCH_FRESH = f"""
+_FREE = "r.credit_wh > 0 AND r.minted = 0 AND r.batch_id IS NULL"
+_FRESH = f"""
     {_CREDITS} FROM meter_readings r JOIN users u ON u.user_id = r.user_id
-    WHERE NOT EXISTS (SELECT 1 FROM minting_retry_queue q WHERE q.reading_id = r.reading_id)
-    {_WANTED}
+    WHERE {_FREE}
+    AND NOT EXISTS (SELECT 1 FROM minting_retry_queue q WHERE q.reading_id = r.reading_id)
 """  # noqa: S608 - constants
+_ANY_DUE = """
+    SELECT 1 FROM minting_retry_queue WHERE parked_at_ms IS NULL AND next_retry_at_ms <= ? LIMIT 1
+"""
 # From the few refused ones to their readings (CROSS JOIN keeps SQLite to that order): the whole
 # backlog is never walked for them.
-_FETCH_DUE = f"""
+_DUE = f"""
     {_CREDITS} FROM minting_retry_queue q CROSS JOIN meter_readings r
     JOIN users u ON u.user_id = r.user_id
-    WHERE r.reading_id = q.reading_id AND q.parked_at_ms IS NULL AND q.next_retry_at_ms <= :now_ms
-    {_WANTED}
+    WHERE r.reading_id = q.reading_id AND q.parked_at_ms IS NULL AND q.next_retry_at_ms <= ?
+    AND {_FREE}
 """
+_IN_SHARE = " AND owner_percentile(r.user_id) < ?"
+# An owner below the threshold must not fill the window, or others would starve behind.
+_ABOVE_DUST = """
+    AND r.user_id IN (SELECT user_id FROM mint_queue GROUP BY user_id
+        HAVING SUM(credit_wh) >= ? OR MIN(submitted_at_ms) <= ?)
+"""
+_OLDEST_FIRST = " ORDER BY r.submitted_at_ms, r.reading_id LIMIT ?"
 
 
 class _TakenError(Exception):
@@ -53,7 +55,7 @@ class _TakenError(Exception):
 
 
 class SqlMintQueue:
-    """`MintQueue` over SQLite."""
+    """`MintQueue` in a database."""
 
     def __init__(self, database: Database, retry: Callable[[], RetryPolicy]) -> None:
         self._database = database
@@ -61,19 +63,18 @@ class SqlMintQueue:
 
     def fetch_unminted(self, selection: Selection) -> list[UnmintedReading]:
         """See `MintQueue.fetch_unminted`."""
-        read = self._database.connection
-        values = {
-            "now_ms": selection.now_ms,
-            "threshold_wh": selection.threshold_wh,
-            "owner_percent": selection.owner_percent,
-            "dust_ms": selection.now_ms - _DUST_AGE_MS,
-        }
-        half = max(1, selection.limit // 2)
-        due = read.execute(_FETCH_DUE, values | {"limit": half}).fetchall()
-        rest = {"limit": selection.limit - len(due)}
-        fresh = read.execute(_FETCH_FRESH, values | rest).fetchall()
+        narrowed, values = _narrowed(selection)
+        due: list[Row] = []
+        if self._select(_ANY_DUE, selection.now_ms):
+            half = max(1, selection.limit // 2)
+            due = self._select(_DUE + narrowed + _OLDEST_FIRST, selection.now_ms, *values, half)
+        rest = selection.limit - len(due)
+        fresh = self._select(_FRESH + narrowed + _OLDEST_FIRST, *values, rest)
         rows = sorted(due + fresh, key=lambda row: (row["submitted_at_ms"], row["reading_id"]))
         return [UnmintedReading(**dict(row)) for row in rows]
+
+    def _select(self, sql: str, *values: int) -> list[Row]:
+        return self._database.connection.execute(sql, values).fetchall()
 
     def seal(
         self,
@@ -132,6 +133,21 @@ class SqlMintQueue:
             " WHERE state IN ('sealed', 'signed', 'in_flight')"
         ).fetchone()
         return Backlog(row["free"] - row["waiting"], row["waiting"], live["n"])
+
+
+def _narrowed(selection: Selection) -> tuple[str, list[int]]:
+    """Return the conditions that are switched on, with their values.
+
+    A server plans a condition that is always true all the same, for each month of readings anew.
+    """
+    sql, values = "", []
+    if selection.owner_percent < 100:
+        sql += _IN_SHARE
+        values.append(selection.owner_percent)
+    if selection.threshold_wh:
+        sql += _ABOVE_DUST
+        values += [selection.threshold_wh, selection.now_ms - _DUST_AGE_MS]
+    return sql, values
 
 
 def read_leaves(tx: Connection, batch_id: int) -> list[Leaf]:
