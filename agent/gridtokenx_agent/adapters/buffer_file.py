@@ -57,6 +57,7 @@ class OpenFile:
     Attributes:
         max_pages: Bound of the file.
         reserve: Space to give up when the disk is full.
+        suspect: Made when the file fails at work, so that the next start looks through all of it.
         lock: Held as long as this process owns the file.
         moved_aside: Where a broken file went; None when there was none.
     """
@@ -64,6 +65,7 @@ class OpenFile:
     database: Database
     max_pages: int
     reserve: Reserve
+    suspect: Path
     lock: IO[bytes]
     moved_aside: Path | None
 
@@ -101,30 +103,54 @@ def open_file(
 def _open_locked(
     path: Path, gateway_id: str, max_mb: int, wall_ms: int, lock: IO[bytes], reserve: Reserve
 ) -> OpenFile:
+    max_pages = max_mb * 1024 * 1024 // _PAGE_BYTES
+    suspect = path.with_name(path.name + ".suspect")
+    while True:
+        try:
+            database, moved = _begin(path, gateway_id, max_pages, wall_ms, suspect)
+        except sqlite3.OperationalError as exc:
+            # On a full disk SQLite cannot even open a file: that is what the reserve is for.
+            if not reserve.give_up():
+                raise StoreError(f"buffer {path}: {exc}; check owner, mode and free space") from exc
+        except sqlite3.DatabaseError as exc:
+            raise StoreError(f"buffer {path} cannot be used: {exc}; move it away") from exc
+        else:
+            reserve.lay()
+            return OpenFile(
+                database=database,
+                max_pages=max_pages,
+                reserve=reserve,
+                suspect=suspect,
+                lock=lock,
+                moved_aside=moved,
+            )
+
+
+def _begin(
+    path: Path, gateway_id: str, max_pages: int, wall_ms: int, suspect: Path
+) -> tuple[Database, Path | None]:
+    """Open the file, or a new one where it is broken; return where the broken one went."""
     moved: Path | None = None
+    # A quick look sees no index that tells another story than its table: a page that a card
+    # never wrote. Only what failed at work is looked through, as that takes minutes.
+    check = "integrity_check" if suspect.exists() else "quick_check"
     try:
-        database = _connect(path)
-    except sqlite3.OperationalError as exc:
-        raise StoreError(f"buffer {path}: {exc}; check owner, mode and free space") from exc
+        database = _connect(path, check)
+    except sqlite3.OperationalError:
+        raise
     except sqlite3.DatabaseError:
         moved = _move_aside(path, wall_ms)
-        database = _connect(path)
-    max_pages = max_mb * 1024 * 1024 // _PAGE_BYTES
+        database = _connect(path, "quick_check")
     try:
         _adopt(database, path, gateway_id, max_pages)
-    except sqlite3.DatabaseError as exc:
-        database.close()
-        raise StoreError(f"buffer {path} cannot be used: {exc}; move it away") from exc
+        suspect.unlink(missing_ok=True)
     except BaseException:
         database.close()
         raise
-    reserve.lay()
-    return OpenFile(
-        database=database, max_pages=max_pages, reserve=reserve, lock=lock, moved_aside=moved
-    )
+    return database, moved
 
 
-def _connect(path: Path) -> Database:
+def _connect(path: Path, check: str) -> Database:
     connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, check_same_thread=False)
     try:
         connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
@@ -136,7 +162,7 @@ def _connect(path: Path) -> Database:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA wal_autocheckpoint=256")
         connection.execute("PRAGMA journal_size_limit=4194304")
-        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        (verdict,) = connection.execute(f"PRAGMA {check}(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)  # noqa: TRY301 - one way out for a broken file
     except BaseException:
@@ -171,8 +197,14 @@ def _adopt(database: Database, path: Path, gateway_id: str, max_pages: int) -> N
 
 def _move_aside(path: Path, wall_ms: int) -> Path:
     target = path.with_name(f"{path.name}.bad-{wall_ms}")
-    for suffix in ("", "-wal", "-shm"):
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.rename(target.with_name(target.name + suffix))
+    try:
+        for suffix in ("", "-wal", "-shm"):
+            part = path.with_name(path.name + suffix)
+            if part.exists():
+                part.rename(target.with_name(target.name + suffix))
+    except OSError as exc:
+        raise StoreError(
+            f"buffer {path} is broken and cannot be moved aside: {exc.strerror}; check that the "
+            "disk can be written, or replace it"
+        ) from exc
     return target

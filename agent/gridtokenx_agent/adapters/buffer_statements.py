@@ -98,7 +98,7 @@ class BufferFile:
         self._commits += 1
         if self._commits % _LAY_EVERY == 0:
             self._opened.reserve.lay()
-        with suppress(BufferFullError):
+        with suppress(AgentError):
             self._thin()
 
     def _making_room(self, work: Callable[[], T]) -> T:
@@ -107,9 +107,10 @@ class BufferFile:
             return work()
         except BufferFullError:
             self._opened.reserve.give_up()
-            with suppress(BufferFullError):
+            with suppress(AgentError):
                 self._thin()
-            with suppress(sqlite3.OperationalError):
+            # A file that is broken says so in a moment, to the work itself.
+            with suppress(sqlite3.DatabaseError):
                 self._room.checkpoint()
             return work()
 
@@ -159,7 +160,7 @@ class BufferFile:
         """See `Outbox.settle`."""
         settled = self._making_room(lambda: self._settle(receipt, in_flight))
         if self._opened.reserve.laid:
-            with suppress(sqlite3.OperationalError):
+            with suppress(sqlite3.DatabaseError):
                 self._room.shrink()
         return settled
 
@@ -210,7 +211,12 @@ class BufferFile:
                 "written, or raise buffer.max_mb"
             ) from exc
         except sqlite3.DatabaseError as exc:
-            raise StoreError(f"the buffer is broken ({exc}); a restart moves it aside") from exc
+            raise self._broken(exc) from exc
+
+    def _broken(self, exc: sqlite3.DatabaseError) -> StoreError:
+        with suppress(OSError):
+            self._opened.suspect.touch()
+        return StoreError(f"the buffer is broken ({exc}); a restart moves it aside")
 
     def _refuse_used_seq(self, state: MeterState, rows: Sequence[NewRow]) -> None:
         """Raise when a `seq` of the committed epoch would be used a second time."""
@@ -231,7 +237,7 @@ class BufferFile:
         except sqlite3.OperationalError as exc:
             raise BufferFullError(f"the buffer cannot be read ({exc}); check the disk") from exc
         except sqlite3.DatabaseError as exc:
-            raise StoreError(f"the buffer is broken ({exc}); a restart moves it aside") from exc
+            raise self._broken(exc) from exc
         return [Waiting(row_id, line) for row_id, line in found]
 
     def _postpone(self, row_ids: Collection[int], now_ms: int, *, sent: bool) -> None:

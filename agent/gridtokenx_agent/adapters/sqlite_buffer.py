@@ -49,7 +49,11 @@ class SqliteBuffer:
         while self._waiting:
             batch, self._waiting = self._waiting, []
             changes = [change for change, _ in batch]
-            ends = await self._run(self._file.commit_each, changes)
+            ends: Sequence[Exception | None]
+            try:
+                ends = await self._run(self._file.commit_each, changes)
+            except Exception as exc:  # noqa: BLE001 - who waits must learn it, or waits for ever
+                ends = [exc] * len(batch)
             for (_, done), end in zip(batch, ends, strict=True):
                 if done.cancelled():
                     continue
