@@ -131,6 +131,12 @@ class Fleet:
             return None
         return await look(link, frozenset(meter.device_id for meter in bus.meter))
 
+    def skip_to(self, meter_id: str, epoch: str, seq: int) -> None:
+        """See `Recorder.skip_to`."""
+        recorder = self._recorders.get(meter_id)
+        if recorder is not None:
+            recorder.skip_to(epoch, seq)
+
     async def _run(self, bus: BusSettings) -> None:
         link = self._parts.open_bus(bus.url)
         states = await self._parts.recorder.buffer.states()

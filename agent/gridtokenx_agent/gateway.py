@@ -27,6 +27,10 @@ class GatewayStream:
         async with self._lock:
             await self._recorder.event(name, detail, self._clock.now())
 
+    def skip_to(self, epoch: str, seq: int) -> None:
+        """See `Recorder.skip_to`."""
+        self._recorder.skip_to(epoch, seq)
+
     async def watch_clock(self) -> None:
         """Tell when the wall clock became true or was set; and commit what still waits."""
         async with self._lock:

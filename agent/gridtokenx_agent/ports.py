@@ -101,10 +101,16 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """What a receipt did: rows forgotten, and lines put among the dead."""
+    """What a receipt did: rows forgotten, and lines put among the dead.
+
+    Attributes:
+        taken: Meter, epoch and a `seq` up to which the cloud has numbers that this buffer never
+            gave: it is an older copy, or another gateway runs with the same key.
+    """
 
     forgotten: int
     dead: tuple[LineRejection, ...] = ()
+    taken: tuple[tuple[str, str, int], ...] = ()
 
 
 class RecordBuffer(Protocol):

@@ -64,10 +64,12 @@ class Publisher:
 
     Attributes:
         inbox: Given each message of the commands topic; None = commands are not asked for.
+        taken: Told of numbers that the cloud has and this buffer never gave; see `Settled`.
     """
 
     def __init__(self, parts: PublisherParts) -> None:
         self.inbox: Callable[[bytes], None] | None = None
+        self.taken: Callable[[str, str, int], None] = lambda *_: None
         self.counts = UplinkCounts()
         self._parts = parts
         self._gateway_id = parts.signer.gateway_id
@@ -271,6 +273,8 @@ class Publisher:
             return
         self.counts.forgotten += settled.forgotten
         self.counts.dead += len(settled.dead)
+        for meter_id, epoch, seq in settled.taken:
+            self.taken(meter_id, epoch, seq)
         for entry in settled.dead:
             _log.error(
                 "line refused by the cloud; see `gtx-agent status`",

@@ -140,6 +140,20 @@ class Recorder:
         self._append(ClockRecord(stamp=self._stamp(at), error_ms=error_ms))
         await self.flush(at)
 
+    def skip_to(self, epoch: str, seq: int) -> None:
+        """Leave out numbers that the cloud has already, though this buffer never gave them.
+
+        An older copy of the card was put back: under its next numbers the cloud holds other lines,
+        and would refuse every new one until they are used up.
+        """
+        if epoch == self.state.epoch and seq > self.state.seq:
+            _log.error(
+                "the cloud has lines this buffer never sent; numbers are left out: was an older "
+                "copy put back, or does another gateway run with this key?",
+                extra={"meter_id": self.state.meter_id, "from": self.state.seq, "to": seq},
+            )
+            self.state = replace(self.state, seq=seq)
+
     def identify(self, identity: str) -> None:
         """Keep what the identity register says, with the next commit."""
         self.state = replace(self.state, identity=identity)

@@ -133,7 +133,7 @@ class Agent:
         )
         self._tally.units |= {name: state.unit for name, state in states.items()}
         own = Recorder(self._records, GATEWAY_STREAM, "", states.get(GATEWAY_STREAM))
-        stream = GatewayStream(own, base.clock, base.clock)
+        self._stream = stream = GatewayStream(own, base.clock, base.clock)
         await stream.open()
         if base.buffer.moved_aside is not None:
             file = base.buffer.moved_aside
@@ -141,6 +141,7 @@ class Agent:
             await stream.event("BufferReplaced", file.name)
         self._remote = self._new_remote(stream)
         self._publisher.inbox = self._remote.inbox
+        self._publisher.taken = self._skip_to
         settings = self.configuration.settings
         await self._fleet.switch(settings.bus, settings.validation.thresholds())
         self._services.start()
@@ -212,6 +213,12 @@ class Agent:
                 ),
             )
         )
+
+    def _skip_to(self, meter_id: str, epoch: str, seq: int) -> None:
+        if meter_id == GATEWAY_STREAM:
+            self._stream.skip_to(epoch, seq)
+        else:
+            self._fleet.skip_to(meter_id, epoch, seq)
 
     def _link(self, section: MqttSettings) -> MqttLink:
         return MqttLink(mqtt_address(section, self._base.gateway_id), self._wake.set)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 from gridtokenx_agent.adapters.buffer_file import OpenFile
 from gridtokenx_agent.adapters.buffer_room import ROWS_AT_ONCE, Room
 from gridtokenx_agent.adapters.buffer_rows import meter_state, row_values, state_columns
+from gridtokenx_agent.adapters.buffer_taken import taken_numbers
 from gridtokenx_agent.counters import MeterState
 from gridtokenx_agent.errors import AgentError, BufferFullError, StoreError
 from gridtokenx_agent.ports import NewRow, Settled, Waiting
@@ -167,6 +168,7 @@ class BufferFile:
     def _settle(self, receipt: Receipt, in_flight: Collection[int]) -> Settled:
         forgotten = 0
         with self._transaction():
+            taken = tuple(taken_numbers(self._database, receipt))
             dead = tuple(entry for entry in receipt.rejected if self._bury(entry))
             for meter_id, epochs in receipt.durable.items():
                 for epoch, ranges in epochs.items():
@@ -178,7 +180,7 @@ class BufferFile:
                 "UPDATE SET value = max(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))",
                 (str(receipt.issued_ms),),
             )
-        return Settled(forgotten=forgotten, dead=dead)
+        return Settled(forgotten=forgotten, dead=dead, taken=taken)
 
     def close(self) -> None:
         """Give the file back."""
