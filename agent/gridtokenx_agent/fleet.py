@@ -11,7 +11,7 @@ from gridtokenx_agent.counters import Limits, MeterState
 from gridtokenx_agent.errors import AgentError
 from gridtokenx_agent.examiner import Meter, plan_meter
 from gridtokenx_agent.ports import Clock, MeterBus
-from gridtokenx_agent.profiles import MeterProfile, may_mint
+from gridtokenx_agent.profiles import MeterProfile, counting, may_mint
 from gridtokenx_agent.reader import MeterReader
 from gridtokenx_agent.recorder import Recorder, RecorderParts
 from gridtokenx_agent.settings import BusSettings, MeterSettings
@@ -168,9 +168,10 @@ class Fleet:
     def _recorder(self, meter: MeterSettings, states: dict[str, MeterState]) -> Recorder:
         """Return the meter's recorder: the same one as before, for the rows it may hold."""
         known = self._recorders.get(meter.meter_id)
-        if known is None or known.state.profile != meter.profile:
+        profile = counting(meter.profile, self._parts.find_profile(meter.profile))
+        if known is None or known.state.profile != profile:
             state = known.state if known is not None else states.get(meter.meter_id)
-            known = Recorder(self._parts.recorder, meter.meter_id, meter.profile, state)
+            known = Recorder(self._parts.recorder, meter.meter_id, profile, state)
             self._recorders[meter.meter_id] = known
         return known
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from gridtokenx_agent.counters import Counter, EpochReason, MeterState
 from gridtokenx_agent.errors import BufferFullError
 from gridtokenx_agent.ports import Instant, NewRow, RecordBuffer, RecordSigner
+from gridtokenx_agent.profiles import counts_alike
 from gridtokenx_wire.encoding import encode_line, line_hash
 from gridtokenx_wire.record import (
     FIRST_PREV,
@@ -81,8 +82,12 @@ class Recorder:
             self._fresh = False
             self._event("EpochStarted", EpochReason.FIRST_CONTACT, at)
             await self.flush(at)
-        elif self.state.profile != self._profile:
+        elif not counts_alike(self.state.profile, self._profile):
+            # What the identity register of the other profile said is no identity for this one.
+            self.state = replace(self.state, identity="")
             await self.start_epoch(EpochReason.PROFILE_CHANGED, self._profile, at)
+        else:
+            self.state = replace(self.state, profile=self._profile)
 
     async def start_epoch(self, reason: EpochReason, detail: str, at: Instant) -> None:
         """Begin a new epoch; nothing is counted from the old one to the new one."""

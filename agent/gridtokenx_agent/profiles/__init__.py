@@ -2,6 +2,7 @@
 
 from gridtokenx_agent.profiles.blocks import Block, plan_blocks, split_block
 from gridtokenx_agent.profiles.budget import Load, bus_busy_percent, busy_fault
+from gridtokenx_agent.profiles.counting import counting, counts_alike
 from gridtokenx_agent.profiles.evidence import evidence_warning, may_mint
 from gridtokenx_agent.profiles.loading import load_profile
 from gridtokenx_agent.profiles.model import (
@@ -43,6 +44,8 @@ __all__ = [
     "SunSpecModels",
     "bus_busy_percent",
     "busy_fault",
+    "counting",
+    "counts_alike",
     "evidence_warning",
     "find_model",
     "load_profile",
