@@ -220,11 +220,12 @@ class MqttIngest:
                 self._take(delivery)
 
     def _hand_over(self, *, quiet: bool) -> None:
-        """Give the batch to the store when that is free, and more of it would come too late."""
+        """Give the batch to the store when that has room, and more of it would come too late."""
         batch = self._batch
-        if not batch.deliveries or self._storing:
-            return
         full = len(batch.lines) >= MAX_BATCH_LINES
+        # A full one may wait behind the one that is being stored, so that the store never waits.
+        if not batch.deliveries or self._storing >= (2 if full else 1):
+            return
         old = time.monotonic() - batch.began_s >= MAX_BATCH_WAIT_S
         if full or old or (quiet and not self._inbox):
             self._batch = _Batch()
