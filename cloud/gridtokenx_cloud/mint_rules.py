@@ -8,7 +8,7 @@ from gridtokenx_cloud.errors import ValidationError
 from gridtokenx_cloud.formats import TransactionFormat, max_recipients
 from gridtokenx_cloud.merkle import leaf_hash, merkle_root
 from gridtokenx_cloud.ports.mint import Compose, Composed, Leaf
-from gridtokenx_cloud.tokenization import Conversion
+from gridtokenx_cloud.tokenization import STORE_MAX, Conversion
 
 _MINUTE_MS = 60_000
 
@@ -36,7 +36,7 @@ class MintRules:
     def limits(self) -> BatchLimits:
         """What one transaction may hold."""
         recipients = min(self.max_batch_size, max_recipients(self.form, self.signatures))
-        return BatchLimits(recipients, self.max_base_units_per_transaction)
+        return BatchLimits(recipients, min(self.max_base_units_per_transaction, STORE_MAX))
 
     def amount_of(self, credit_wh: int) -> int:
         """Return a credit's base units.

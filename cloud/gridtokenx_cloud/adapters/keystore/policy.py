@@ -76,8 +76,10 @@ class PolicySigner:
         self._policy = policy
         self._now_ms = now_ms
         self._day = now_ms() // _DAY_MS
-        # By marker, so that signing a batch again after an expiry does not count twice.
+        # By marker, so that signing a batch again after an expiry does not count twice. A marker
+        # that is emptied guards no more, so what was signed with it counts apart from then on.
         self._signed = dict(signed_today)
+        self._unguarded = 0
         self._on_refused = on_refused
 
     def __repr__(self) -> str:
@@ -100,23 +102,27 @@ class PolicySigner:
             SigningKeyError: It does something else than minting our token, or too much of it.
         """
         try:
-            marker, amount = review(message, self._policy, tables)
-            if marker is not None:
-                self._count(str(marker), amount)
+            meant = review(message, self._policy, tables)
+            self._count(meant)
         except SigningKeyError as exc:
             self._on_refused(str(exc))
             raise
         return await self._key.sign(message)
 
-    def _count(self, marker: str, amount: int) -> None:
+    def _count(self, meant: "Meaning") -> None:
         """Reserve what is about to be signed; a signature that fails keeps it for its batch."""
         day = self._now_ms() // _DAY_MS
         if day != self._day:
-            self._day, self._signed = day, {}
-        signed = self._signed | {marker: max(amount, self._signed.get(marker, 0))}
-        if sum(signed.values()) > self._policy.max_per_day:
+            self._day, self._signed, self._unguarded = day, {}, 0
+        for marker in meant.emptied:
+            self._unguarded += self._signed.pop(marker, 0)
+        if meant.marker is None:
+            return
+        before = self._signed.get(meant.marker, 0)
+        signed = self._signed | {meant.marker: max(meant.amount, before)}
+        if sum(signed.values()) + self._unguarded > self._policy.max_per_day:
             raise SigningKeyError(
-                f"signer {self.address} refuses {amount} base units: the cap of"
+                f"signer {self.address} refuses {meant.amount} base units: the cap of"
                 f" {self._policy.max_per_day} per day (UTC) would be exceeded; raise"
                 " BLOCKCHAIN_MAX_TOKENS_PER_DAY or wait for tomorrow"
             )
@@ -130,12 +136,28 @@ class _Effect:
     marker: Pubkey | None = None
     amount: int = 0
     upkeep: bool = False
+    emptied: Pubkey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What an allowed message does.
+
+    Attributes:
+        marker: Of its mint; None = it mints nothing.
+        amount: Base units minted.
+        emptied: Markers whose rent it takes back.
+    """
+
+    marker: str | None
+    amount: int
+    emptied: tuple[str, ...]
 
 
 def review(
     message: bytes, policy: SignerPolicy, tables: Mapping[str, Sequence[str]] = _NO_TABLES
-) -> tuple[Pubkey | None, int]:
-    """Return (marker, base units minted) of a message that only does what minting needs.
+) -> Meaning:
+    """Return what a message means that only does what minting needs.
 
     Raises:
         SigningKeyError: Names the instruction that is not allowed.
@@ -168,7 +190,7 @@ def _check_price(message: AnyMessage, policy: SignerPolicy) -> None:
         )
 
 
-def _weighed(effects: Sequence[_Effect], policy: SignerPolicy) -> tuple[Pubkey | None, int]:
+def _weighed(effects: Sequence[_Effect], policy: SignerPolicy) -> Meaning:
     total = sum(effect.amount for effect in effects)
     markers = [effect.marker for effect in effects if effect.marker]
     if total > policy.max_per_transaction:
@@ -184,7 +206,8 @@ def _weighed(effects: Sequence[_Effect], policy: SignerPolicy) -> tuple[Pubkey |
     # A transaction that made a marker and emptied it again would leave the next mint unguarded.
     if total and any(effect.upkeep for effect in effects):
         raise SigningKeyError("the signer refuses a mint that does something else beside")
-    return (markers[0] if markers else None), total
+    emptied = tuple(str(effect.emptied) for effect in effects if effect.emptied)
+    return Meaning(str(markers[0]) if markers else None, total, emptied)
 
 
 def _allowed(
@@ -204,8 +227,10 @@ def _allowed(
         return _Effect(amount=amount) if known and str(accounts[0]) == policy.mint else None
     if program == SYSTEM and _makes_marker(data):
         return _Effect(marker=accounts[1])
-    upkeep = _empties_marker if program == SYSTEM else _keeps_table if program == LOOKUP else None
-    return _Effect(upkeep=True) if upkeep and upkeep(data, accounts, policy) else None
+    if program == SYSTEM and _empties_marker(data, accounts, policy):
+        return _Effect(upkeep=True, emptied=accounts[0])
+    kept = program == LOOKUP and _keeps_table(data, accounts, policy)
+    return _Effect(upkeep=True) if kept else None
 
 
 def _cheap(data: bytes, policy: SignerPolicy) -> bool:
