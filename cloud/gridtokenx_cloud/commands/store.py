@@ -1,5 +1,6 @@
 """Commands about the store and the configuration: migrate, check-config, backup, moving."""
 
+import os
 from pathlib import Path
 
 import click
@@ -50,6 +51,8 @@ def backup(context: Context, target: Path) -> None:
         fresh.unlink(missing_ok=True)
         fresh.touch(mode=0o600)
         database.backup(fresh)
+        with fresh.open("rb") as written:
+            os.fsync(written.fileno())
         fresh.rename(target)
     except OSError as exc:
         raise ConfigError((f"{target} cannot be written ({exc}); name another file",)) from exc

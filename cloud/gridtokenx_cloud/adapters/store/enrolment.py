@@ -109,15 +109,8 @@ class SqlEnrolment:
                 " (gateway_id, successor_id, valid_until_ms, rotated_at_ms) VALUES (?, ?, ?, ?)",
                 (gateway_id, successor_id, until_ms, at_ms),
             )
-            meters = [
-                meter["meter_id"]
-                for meter in tx.execute(
-                    "SELECT meter_id FROM meters WHERE gateway_id = ? ORDER BY meter_id",
-                    (gateway_id,),
-                ).fetchall()
-            ]
+            meters = _locked_meters(tx, gateway_id)
             for meter_id in meters:
-                lock_meter(tx, meter_id)
                 # The same device goes on with the same count: its new key may send what the
                 # old one could, and no new count begins.
                 tenure = _current(tx, meter_id, gateway_id)
@@ -221,6 +214,16 @@ def _must_know(tx: Connection, meter_id: str) -> Any:
     if row is None:
         raise NotFoundError(f"Meter {meter_id} is not enrolled; add it first.")
     return row
+
+
+def _locked_meters(tx: Connection, gateway_id: str) -> list[str]:
+    """Return the meters a gateway reads, with readings of them kept off until the commit."""
+    rows = tx.execute(
+        "SELECT meter_id FROM meters WHERE gateway_id = ? ORDER BY meter_id", (gateway_id,)
+    ).fetchall()
+    # One may have moved on before its lock was there.
+    locked = [lock_meter(tx, row["meter_id"]) for row in rows]
+    return [row["meter_id"] for row in locked if row and row["gateway_id"] == gateway_id]
 
 
 def _must_have(tx: Connection, sql: str, value: str, what: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from gridtokenx_cloud.adapters.store.database import Database
-from gridtokenx_cloud.adapters.store.outbox import append_audit
+from gridtokenx_cloud.adapters.store.outbox import append_audit, only_writer
 from gridtokenx_cloud.adapters.store.reading import reading
 from gridtokenx_cloud.events import rfc3339
 from gridtokenx_cloud.ports.common import Clock
@@ -56,6 +56,8 @@ class SqlOverrides:
             check: Given all overrides as they would be; raises when they do not go together.
         """
         with self._database.transaction() as tx:
+            # Two changes that each go together with what is there need not go together.
+            only_writer(tx)
             rows = tx.execute("SELECT name, value FROM settings_overrides").fetchall()
             before = {row["name"]: row["value"] for row in rows}
             wanted = {**before, **values}
