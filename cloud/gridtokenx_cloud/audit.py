@@ -1,138 +1,23 @@
 """Store against chain, batch by batch: every token owed was minted once, and nothing else."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import asyncio
+from collections.abc import Sequence
 
 from gridtokenx_cloud.batching import parse_memo
+from gridtokenx_cloud.ports.audit import (
+    AuditChain,
+    AuditReport,
+    AuditStore,
+    AuditSums,
+    ChainMint,
+    Difference,
+    StoredBatch,
+    StoreSnapshot,
+)
 from gridtokenx_cloud.tokenization import Conversion
 
 _MOST_READS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class ChainMint:
-    """A finalized transaction in which our authority minted.
-
-    Attributes:
-        payments: Token account -> base units.
-        created: Accounts it made with a seed of the authority.
-        raw: Its bytes.
-        by_former: An authority signed it that has handed the token over since.
-    """
-
-    signature: str
-    slot: int
-    payments: Mapping[str, int]
-    memo: str | None
-    created: tuple[str, ...]
-    raw: bytes = b""
-    fee_lamports: int | None = None
-    by_former: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class StoredBatch:
-    """A batch as the store has it; `signature` only when it is final.
-
-    Attributes:
-        payments: Token account -> base units.
-        minted_wh: Sum of the credits of its readings that are marked minted.
-        attempts: Signatures of all its attempts.
-    """
-
-    batch_id: int
-    state: str
-    memo: str
-    marker: str
-    marker_reclaimed: bool
-    signature: str | None
-    total_wh: int
-    total_base_units: int
-    minted_wh: int
-    payments: Mapping[str, int]
-    attempts: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StoreSnapshot:
-    """All batches, the oldest first, and the credits of all minted readings, of one moment.
-
-    Attributes:
-        stranded: Readings that are not minted, in a batch that is over.
-    """
-
-    batches: tuple[StoredBatch, ...]
-    minted_wh: int
-    stranded: tuple[int, ...] = ()
-
-
-class AuditStore(Protocol):
-    """What the audit reads from the store."""
-
-    def snapshot(self) -> StoreSnapshot:
-        """Return everything minted and to be minted."""
-        ...
-
-
-class AuditChain(Protocol):
-    """What the audit reads from the chain, finalized only."""
-
-    def mints(self) -> AsyncIterator[ChainMint]:
-        """Return every mint our authority signed."""
-        ...
-
-    def newest_mints(self, known: frozenset[str]) -> AsyncIterator[ChainMint]:
-        """Return the mints among the newest transactions whose signature is not in *known*."""
-        ...
-
-    async def burned(self, known: frozenset[str]) -> int:
-        """Return the base units that holders ever destroyed; *known* transactions are no burns."""
-        ...
-
-    async def supply(self) -> int:
-        """Return the token's supply in base units."""
-        ...
-
-    async def exists(self, address: str) -> bool:
-        """Tell whether an account exists."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One thing the two sides do not agree on."""
-
-    subject: str
-    code: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class AuditSums:
-    """The same energy, counted in five places."""
-
-    minted_readings_wh: int
-    final_batches_wh: int
-    final_batches_base_units: int
-    chain_minted_base_units: int
-    burned_base_units: int
-    supply_base_units: int
-    batches: int
-    transactions: int
-
-
-@dataclass(frozen=True, slots=True)
-class AuditReport:
-    """What an audit found."""
-
-    differences: tuple[Difference, ...]
-    sums: AuditSums
-
-    @property
-    def ok(self) -> bool:
-        """True when both sides agree on everything."""
-        return not self.differences
+_BATCHES_AND_MINTS = "batches, mints"
 
 
 async def run_audit(store: AuditStore, chain: AuditChain, conversion: Conversion) -> AuditReport:
@@ -141,35 +26,47 @@ async def run_audit(store: AuditStore, chain: AuditChain, conversion: Conversion
     Safe beside a running minter: the store is read before and after the chain, and a batch that
     became final on chain in between is no difference.
     """
-    before = store.snapshot()
+    before = await asyncio.to_thread(store.snapshot)
     mints, burned, supply = await _still(chain)
-    known = {name for batch in store.snapshot().batches for name in batch.attempts}
-    known |= {batch.signature for batch in before.batches if batch.signature}
+    after = await asyncio.to_thread(store.snapshot)
     found = {mint.signature: mint for mint in mints}
-    differences: list[Difference] = []
+    differences = list(before.faults)
     for batch in before.batches:
         mint = found.get(batch.signature or "")
         differences += _compare(batch, mint, conversion)
         # What a former authority signed is refused: its markers guard nothing any more.
         if mint is None or not mint.by_former:
             differences += await _compare_marker(batch, chain)
-    differences += [_unknown(mint) for mint in mints if mint.signature not in known]
-    differences += [
-        Difference(f"reading {number}", "ReadingStranded", "not minted, in a batch that is over")
-        for number in before.stranded
-    ]
-    final = {batch.signature for batch in before.batches if batch.state == "final"}
-    pending = [mint for mint in mints if mint.signature in known - final]
-    sums = _sums(before, mints, burned, supply)
+    ours = [mint for mint in mints if mint.signature not in after.foreign]
+    pending, uncalled = _uncompared(before, after, ours)
+    differences += uncalled
+    sums = _sums(before, mints, burned, supply, foreign=_total(mints) - _total(ours))
     differences += _compare_sums(sums, conversion, _total(pending))
     return AuditReport(tuple(differences), sums)
 
 
+def beside_unknown_mints(report: AuditReport) -> list[Difference]:
+    """Return what differs for another reason than mints that the store does not know."""
+    return [
+        one
+        for one in report.differences
+        if one.code != "UnknownMint"
+        and not (one.code == "SupplyDiffers" and one.detail.startswith(_BATCHES_AND_MINTS))
+    ]
+
+
+def unknown_mint_reason(signature: str) -> str:
+    """Return why nothing is minted while the chain has a mint that the store does not know."""
+    return (
+        f"the store does not know {signature}, a mint that our authority signed: was an old backup"
+        " restored, or is the key stolen? Run `gtx-cloud audit`"
+    )
+
+
 async def unknown_mints(store: AuditStore, chain: AuditChain) -> list[ChainMint]:
     """Return the mints among the authority's newest transactions that the store does not know."""
-    known = {name for batch in store.snapshot().batches for name in batch.attempts}
-    known |= {batch.signature for batch in store.snapshot().batches if batch.signature}
-    return [mint async for mint in chain.newest_mints(frozenset(known))]
+    known = store.known_signatures()
+    return [mint async for mint in chain.newest_mints(known)]
 
 
 async def _still(chain: AuditChain) -> tuple[list[ChainMint], int, int]:
@@ -225,6 +122,45 @@ async def _compare_marker(batch: StoredBatch, chain: AuditChain) -> list[Differe
     return [Difference(f"batch {batch.batch_id}", "MarkerMissing", f"no account {batch.marker}")]
 
 
+def _uncompared(
+    before: StoreSnapshot, after: StoreSnapshot, mints: Sequence[ChainMint]
+) -> tuple[list[ChainMint], list[Difference]]:
+    """Return the mints of batches that are not final yet, and those that no batch may have.
+
+    A batch has one mint: beside the one it is final by, or once it is void, no attempt of it may
+    have landed.
+    """
+    stood = {batch.batch_id: batch for batch in before.batches}
+    owner = {
+        signature: batch.batch_id
+        for batch in (*after.batches, *before.batches)
+        for signature in (*batch.attempts, batch.signature)
+    }
+    pending: dict[int, ChainMint] = {}
+    differences: list[Difference] = []
+    for mint in mints:
+        number = owner.get(mint.signature)
+        batch = None if number is None else stood.get(number)
+        if number is None:
+            differences.append(_unknown(mint))
+        elif batch is not None and batch.signature == mint.signature:
+            continue
+        elif number in pending or (batch is not None and batch.state in ("final", "void")):
+            differences.append(_one_too_many(number, batch, mint))
+        else:
+            pending[number] = mint
+    return list(pending.values()), differences
+
+
+def _one_too_many(number: int, batch: StoredBatch | None, mint: ChainMint) -> Difference:
+    state = "live" if batch is None else batch.state
+    return Difference(
+        f"batch {number}",
+        "MintedTwice",
+        f"it is {state}, and {mint.signature} minted {_total([mint])} base units for it beside",
+    )
+
+
 def _unknown(mint: ChainMint) -> Difference:
     """Return the alarm for a mint no batch explains: a stolen key, or a store that is too old."""
     return Difference(
@@ -244,12 +180,15 @@ def _total(mints: Sequence[ChainMint]) -> int:
     return sum(sum(mint.payments.values()) for mint in mints)
 
 
-def _sums(store: StoreSnapshot, mints: Sequence[ChainMint], burned: int, supply: int) -> AuditSums:
+def _sums(
+    store: StoreSnapshot, mints: Sequence[ChainMint], burned: int, supply: int, *, foreign: int
+) -> AuditSums:
     final = [batch for batch in store.batches if batch.state == "final"]
     return AuditSums(
         minted_readings_wh=store.minted_wh,
         final_batches_wh=sum(batch.total_wh for batch in final),
         final_batches_base_units=sum(batch.total_base_units for batch in final),
+        foreign_base_units=foreign,
         chain_minted_base_units=_total(mints),
         burned_base_units=burned,
         supply_base_units=supply,
@@ -261,6 +200,7 @@ def _sums(store: StoreSnapshot, mints: Sequence[ChainMint], burned: int, supply:
 def _compare_sums(sums: AuditSums, conversion: Conversion, pending: int) -> list[Difference]:
     owed = conversion.wh_to_base_units(sums.minted_readings_wh)
     on_chain = sums.chain_minted_base_units
+    accounted = sums.final_batches_base_units + sums.foreign_base_units + pending
     supply_and_burns = sums.supply_base_units + sums.burned_base_units
     pairs = (
         (
@@ -270,7 +210,7 @@ def _compare_sums(sums: AuditSums, conversion: Conversion, pending: int) -> list
             sums.final_batches_wh,
         ),
         ("AmountDiffers", "minted readings, final batches", owed, sums.final_batches_base_units),
-        ("SupplyDiffers", "batches, mints", sums.final_batches_base_units + pending, on_chain),
+        ("SupplyDiffers", _BATCHES_AND_MINTS, accounted, on_chain),
         ("SupplyDiffers", "mints, supply and burns", on_chain, supply_and_burns),
     )
     return [

@@ -9,6 +9,9 @@ from gridtokenx_cloud.errors import PermanentError
 
 logger = logging.getLogger(__name__)
 
+WHOLE_STORE = 0
+"""Halting by this number keeps also what is sealed already from being signed."""
+
 
 class Driving:
     """Takes batches up, learns of their ends, and keeps the reasons not to seal new ones.
@@ -41,6 +44,11 @@ class Driving:
     def stuck(self) -> bool:
         """Whether nothing is driven any more but what only an operator can help."""
         return bool(self._halts) and self._tasks.keys() <= self._halts.keys()
+
+    @property
+    def unsigned(self) -> str | None:
+        """See `Halts.unsigned`."""
+        return self._halts.get(WHOLE_STORE)
 
     def halt(self, batch_id: int, reason: str) -> None:
         """See `Halts.halt`."""

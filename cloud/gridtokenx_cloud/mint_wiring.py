@@ -26,8 +26,9 @@ from gridtokenx_cloud.adapters.store.key_journal import SqlKeyJournal
 from gridtokenx_cloud.adapters.store.mint import SqlMintStore
 from gridtokenx_cloud.adapters.store.mint_audit import SqlAuditStore
 from gridtokenx_cloud.adapters.store.mint_upkeep import SqlMintUpkeep
-from gridtokenx_cloud.audit import unknown_mints
+from gridtokenx_cloud.audit import unknown_mint_reason, unknown_mints
 from gridtokenx_cloud.batching import Markers
+from gridtokenx_cloud.driving import WHOLE_STORE
 from gridtokenx_cloud.formats import TransactionFormat
 from gridtokenx_cloud.janitor import Janitor, JanitorRules
 from gridtokenx_cloud.key_wiring import Keys, load_keys, policy_signers, prove_keys
@@ -114,6 +115,8 @@ async def connected_minter(
     database: Database,
     clock: Clock,
     tokenization: Callable[[], TokenizationConfig] | None = None,
+    *,
+    despite_unknown_mints: bool = False,
 ) -> AsyncIterator[ConnectedMinter]:
     """Give a minting service whose chain, keys and store have been checked against each other.
 
@@ -123,6 +126,7 @@ async def connected_minter(
         clock: Wall clock.
         tokenization: Asked before every pass for the group in force; default: that of
             *settings*, unchanged.
+        despite_unknown_mints: The store is the newest there is, and somebody else minted.
 
     Raises:
         ConfigError: A setting is missing, or the store was started with others.
@@ -162,7 +166,8 @@ async def connected_minter(
                 clock=clock,
             )
             audit_store = SqlAuditStore(database)
-            await _halt_on_unknown_mints(service, audit_store, history)
+            if not despite_unknown_mints:
+                await _halt_on_unknown_mints(service, audit_store, history)
             recovery = SolanaUpkeep(sender, markers, form, tables)
             janitor = Janitor(upkeep, recovery, clock, _janitor_rules(settings))
             yield ConnectedMinter(service, audit_store, history, rate, janitor, journal)
@@ -209,13 +214,9 @@ def price_bounds(settings: Settings) -> tuple[int, int]:
 async def _halt_on_unknown_mints(
     service: MeterPollingService, store: SqlAuditStore, history: SolanaHistory
 ) -> None:
-    """Seal nothing on a store that is older than the chain: it would mint credits again."""
+    """Sign nothing on a store that is older than the chain: it would mint credits again."""
     for mint in await unknown_mints(store, history):
-        service.halt(
-            0,
-            f"the store does not know {mint.signature}, a mint that our authority signed: was an"
-            " old backup restored, or is the key stolen? Run `gtx-cloud audit`",
-        )
+        service.halt(WHOLE_STORE, unknown_mint_reason(mint.signature))
 
 
 def _retry_policy(group: TokenizationConfig) -> RetryPolicy:

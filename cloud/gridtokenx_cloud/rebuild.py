@@ -7,9 +7,11 @@ lines and what each is worth. A batch is restored only when the lines found for 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gridtokenx_cloud.audit import ChainMint, Difference
 from gridtokenx_cloud.batching import BatchMemo, parse_memo
 from gridtokenx_cloud.merkle import leaf_hash, merkle_root
+from gridtokenx_cloud.ports.audit import ChainMint, Difference
+
+_UNDECIDED = ("signed", "in_flight", "disputed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +78,51 @@ def plan(
                 f"the store's batch {memo.batch_id} is {states[memo.batch_id]}; run"
                 f" `gtx-cloud batch resolve {memo.batch_id}` first",
             )
+        elif not mint.created:
+            fault = Difference(mint.signature, "UnknownMint", "it made no marker")
         else:
             owed = {account: units // base_units_per_wh for account, units in mint.payments.items()}
             found = _lines_of(memo, owed, free)
-            if found is not None:
+            claimant = _other_claimant(memo, found or (), states)
+            if found is not None and claimant is None:
                 restored.append(Restored(memo, mint, found))
                 taken = {line.reading_id for line in found}
                 free = [line for line in free if line.reading_id not in taken]
                 continue
-            fault = Difference(
-                mint.signature,
-                "LinesMissing",
-                f"the lines of batch {memo.batch_id} ({memo.leaves}) are not all in this store;"
-                " restore them from a backup of the readings",
-            )
+            fault = _not_restored(mint, memo, claimant, states)
         differences.append(fault)
     return RebuildPlan(tuple(restored), tuple(differences))
+
+
+def _other_claimant(
+    memo: BatchMemo, found: Sequence[CreditLine], states: Mapping[int, str]
+) -> int | None:
+    """Return another batch that claims one of the lines and is not merely sealed, if there is one.
+
+    An attempt of it may still land, or be signed again with what it once claimed.
+    """
+    claimants = {line.batch_id for line in found if line.batch_id is not None} - {memo.batch_id}
+    return min((one for one in claimants if states.get(one) in _UNDECIDED), default=None)
+
+
+def _not_restored(
+    mint: ChainMint, memo: BatchMemo, claimant: int | None, states: Mapping[int, str]
+) -> Difference:
+    if claimant is not None:
+        return Difference(
+            mint.signature,
+            "BatchUndecided",
+            f"batch {claimant}, which is {states[claimant]}, claims readings of batch"
+            f" {memo.batch_id} too; start the minter until it is sealed again or over, or run"
+            f" `gtx-cloud batch resolve {claimant}`, and then this again",
+        )
+    return Difference(
+        mint.signature,
+        "LinesMissing",
+        f"the lines of batch {memo.batch_id} ({memo.leaves}) are not all in this store, or an owner"
+        " had another wallet then; restore them from a backup of the readings, or set the wallet"
+        " back with `gtx-cloud user wallet` for the rebuild",
+    )
 
 
 def _lines_of(

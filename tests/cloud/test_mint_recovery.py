@@ -14,8 +14,8 @@ from gridtokenx_cloud.adapters.localnet.packet import decode_transaction
 from gridtokenx_cloud.adapters.solana_rpc.readback import decode_base58
 from gridtokenx_cloud.adapters.solana_rpc.transactions import SolanaWallets
 from gridtokenx_cloud.adapters.store.mint_rebuild import SqlBatchDesk
-from gridtokenx_cloud.audit import ChainMint
 from gridtokenx_cloud.errors import DisputedBatchError, NotFoundError
+from gridtokenx_cloud.ports.audit import ChainMint
 from gridtokenx_cloud.rebuild import RebuildPlan, plan
 from gridtokenx_cloud.settle import MintingHaltedError
 from tests.support.crash import RULES
@@ -191,7 +191,7 @@ async def test_a_credit_that_stays_in_a_batch_that_is_over_is_a_difference(tmp_p
             tx.execute("UPDATE meter_readings SET batch_id = 1 WHERE reading_id = ?", (reading,))
         report = await m.audit()
 
-    assert [one.code for one in report.differences] == ["ReadingStranded"]
+    assert [one.code for one in report.differences] == ["ReadingStranded", "SharesDiffer"]
 
 
 async def test_only_a_disputed_batch_can_be_decided(tmp_path: Path) -> None:

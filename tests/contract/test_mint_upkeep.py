@@ -8,10 +8,10 @@ from gridtokenx_cloud.adapters.store.database import Database
 from gridtokenx_cloud.adapters.store.mint_audit import SqlAuditStore
 from gridtokenx_cloud.adapters.store.mint_rebuild import SqlBatchDesk
 from gridtokenx_cloud.adapters.store.mint_upkeep import SqlMintUpkeep
-from gridtokenx_cloud.audit import ChainMint
 from gridtokenx_cloud.batching import BatchMemo
 from gridtokenx_cloud.errors import StoreRefusedError
 from gridtokenx_cloud.merkle import leaf_hash, merkle_root
+from gridtokenx_cloud.ports.audit import ChainMint
 from gridtokenx_cloud.ports.upkeep import OldMarker
 from gridtokenx_cloud.rebuild import RebuildPlan, plan
 from tests.support.mint_world import WorldClock, add_credits, wallet
@@ -78,7 +78,7 @@ def test_a_batch_is_restored_whole_and_its_marker_given_up_once(database: Databa
         12,
         True,
     )
-    assert snapshot.stranded == ()
+    assert snapshot.faults == ()
     assert due == again == [OldMarker(7, "marker")]
     assert upkeep.markers_to_reclaim(2**62, 10) == []
     assert planned(desk).restored == ()

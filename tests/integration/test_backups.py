@@ -11,7 +11,7 @@ from gridtokenx_cloud.adapters.store.database import Database, open_database
 from gridtokenx_cloud.adapters.store.migrate import check_schema
 from gridtokenx_cloud.adapters.store.mint_rebuild import SqlBatchDesk
 from gridtokenx_cloud.adapters.store.postgres import PostgresDatabase
-from gridtokenx_cloud.audit import ChainMint
+from gridtokenx_cloud.ports.audit import ChainMint
 from gridtokenx_cloud.rebuild import plan
 from tests.support.archive import DAY_MS, archive, stored
 from tests.support.crash import RULES

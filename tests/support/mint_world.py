@@ -37,11 +37,12 @@ from gridtokenx_cloud.adapters.store.migrate import migrate
 from gridtokenx_cloud.adapters.store.mint import SqlMintStore
 from gridtokenx_cloud.adapters.store.mint_audit import SqlAuditStore
 from gridtokenx_cloud.adapters.store.mint_upkeep import SqlMintUpkeep
-from gridtokenx_cloud.audit import AuditReport, run_audit
+from gridtokenx_cloud.audit import run_audit
 from gridtokenx_cloud.batching import Markers
 from gridtokenx_cloud.errors import RpcUnavailableError
 from gridtokenx_cloud.formats import TransactionFormat
 from gridtokenx_cloud.mint_rules import MintRules
+from gridtokenx_cloud.ports.audit import AuditReport
 from gridtokenx_cloud.ports.upkeep import TableStore
 from gridtokenx_cloud.settle import MeterPollingService
 from gridtokenx_cloud.tokenization import RetryPolicy, conversion

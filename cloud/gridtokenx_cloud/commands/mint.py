@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -15,7 +15,7 @@ from gridtokenx_cloud.adapters.store.mint_audit import SqlAuditStore
 from gridtokenx_cloud.adapters.store.mint_retry import SqlRetryQueue
 from gridtokenx_cloud.adapters.verifier import verify
 from gridtokenx_cloud.archive_wiring import archive_folder
-from gridtokenx_cloud.audit import AuditReport, run_audit
+from gridtokenx_cloud.audit import run_audit
 from gridtokenx_cloud.batching import (
     compute_unit_limit,
     estimate_fee,
@@ -31,6 +31,7 @@ from gridtokenx_cloud.mint_wiring import (
     format_of,
     public_token,
 )
+from gridtokenx_cloud.ports.audit import AuditReport
 from gridtokenx_cloud.proof import is_in_batch, make_proof, proof_from_json, proof_to_json
 from gridtokenx_cloud.settings import Settings
 from gridtokenx_wire import base58
@@ -45,11 +46,15 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 @click.command("audit")
+@click.option("--lines", is_flag=True, help="Hash every line of every batch again, archived too.")
 @json_option
 @click.pass_obj
-def audit(context: CommandContext, as_json: bool) -> int:
+def audit(context: CommandContext, lines: bool, as_json: bool) -> int:
     """Compare the store with the chain, batch by batch; exit 1 when they differ."""
     report = asyncio.run(_audit(context))
+    if lines:
+        store = SqlAuditStore(context.database(), archive_folder(context.settings.cloud))
+        report = replace(report, differences=(*report.differences, *store.line_faults()))
     if as_json:
         found = [asdict(difference) for difference in report.differences]
         sums = {name: str(value) for name, value in asdict(report.sums).items()}

@@ -94,6 +94,7 @@ class Books:
         day_lamports: What the mints of the last 24 hours cost, without rent.
         day_transactions: How many they were.
         tables: Addresses of the lookup tables in use.
+        foreign_base_units: Of the mints that an operator has declared not ours.
     """
 
     minted_base_units: int
@@ -102,6 +103,7 @@ class Books:
     day_lamports: int
     day_transactions: int
     tables: tuple[str, ...]
+    foreign_base_units: int = 0
 
 
 class UpkeepChain(Protocol):

@@ -8,11 +8,13 @@ from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
 from gridtokenx_cloud.adapters.store.mint_trigger import SqlMintTrigger
-from gridtokenx_cloud.audit import run_audit
+from gridtokenx_cloud.audit import run_audit, unknown_mint_reason
+from gridtokenx_cloud.driving import WHOLE_STORE
 from gridtokenx_cloud.errors import CloudError, TransientError
 from gridtokenx_cloud.janitor import Janitor
 from gridtokenx_cloud.metrics import Figure
 from gridtokenx_cloud.mint_wiring import ConnectedMinter
+from gridtokenx_cloud.ports.audit import AuditReport
 from gridtokenx_cloud.roles.relay import Relay
 from gridtokenx_cloud.settle import MeterPollingService
 from gridtokenx_cloud.supervisor import StopSignal
@@ -46,6 +48,7 @@ class SettleRole:
         self._relay = relay
         self._audit_interval_s = audit_interval_s
         self._minter: ConnectedMinter | None = None
+        self._differences: int | None = None
 
     def run(self, stop: StopSignal) -> None:
         """See `Role.run`."""
@@ -60,6 +63,11 @@ class SettleRole:
         if (minter := self._minter) is not None:
             yield from minter.janitor.figures()
             yield from minter.journal.figures()
+            halts = len(minter.service.halted)
+            yield Figure("minting_halts", "Reasons why no new batch is sealed", halts)
+        if self._differences is not None:
+            meaning = "What store and chain did not agree on at the last audit"
+            yield Figure("audit_differences", meaning, self._differences)
 
     async def _work(self, stop: StopSignal) -> None:
         stopping, credited = asyncio.Event(), asyncio.Event()
@@ -98,17 +106,24 @@ class SettleRole:
 
     async def _audit_now_and_then(self, minter: ConnectedMinter) -> None:
         while True:
-            await asyncio.sleep(self._audit_interval_s)
             try:
                 report = await run_audit(minter.store, minter.history, minter.conversion)
             except CloudError as exc:
                 _log.warning("audit_put_off", extra={"error": str(exc)})
-                continue
-            for found in report.differences:
-                fields = {"subject": found.subject, "code": found.code, "detail": found.detail}
-                _log.error("audit_mismatch", extra=fields)
-            if report.ok:
-                _log.info("audit_ok", extra={"batches": report.sums.batches})
+            else:
+                self._differences = len(report.differences)
+                _tell(report, minter)
+            await asyncio.sleep(self._audit_interval_s)
+
+
+def _tell(report: AuditReport, minter: ConnectedMinter) -> None:
+    for found in report.differences:
+        fields = {"subject": found.subject, "code": found.code, "detail": found.detail}
+        _log.error("audit_mismatch", extra=fields)
+        if found.code == "UnknownMint":
+            minter.service.halt(WHOLE_STORE, unknown_mint_reason(found.subject))
+    if report.ok:
+        _log.info("audit_ok", extra={"batches": report.sums.batches})
 
 
 async def _tidy_now_and_then(janitor: Janitor) -> None:

@@ -1,11 +1,12 @@
 """Looks into finalized transactions: who made a marker, what our authority ever minted."""
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from solders.pubkey import Pubkey
+from solders.transaction import VersionedTransaction
 
 from gridtokenx_cloud.adapters.solana_rpc.handover import former_authority, handover_account
 from gridtokenx_cloud.adapters.solana_rpc.readback import (
@@ -16,9 +17,9 @@ from gridtokenx_cloud.adapters.solana_rpc.readback import (
 )
 from gridtokenx_cloud.adapters.solana_rpc.rpc import JsonRpc
 from gridtokenx_cloud.adapters.solana_rpc.transactions import Token
-from gridtokenx_cloud.audit import ChainMint
 from gridtokenx_cloud.errors import RpcUnavailableError
 from gridtokenx_cloud.mint_state import MarkerOrigin
+from gridtokenx_cloud.ports.audit import ChainMint
 from gridtokenx_cloud.ports.mint import MintBatch
 
 _FINALIZED = {"commitment": "finalized"}
@@ -56,18 +57,22 @@ class SolanaHistory:
             return None
         # The oldest one made it; what strangers did with it since comes before.
         listed = [entry["signature"] async for entry in self._signatures(account)]
+        whole = False
         for signature in reversed(listed):
-            raw = await self._raw(signature)
-            if raw and (former := former_authority(raw, self._token, authority)):
+            reply = await self._fetch(signature)
+            if reply is None:
+                continue
+            raw = base64.b64decode(reply["transaction"][0])
+            if former := former_authority(raw, self._token, authority):
                 return former
+            whole = whole or _was_empty(reply, raw, account)
+        if whole:
+            # Anybody can send lamports to an address; nobody handed anything over here.
+            return None
         raise RpcUnavailableError(
             f"the handover of {self._token.mint} to {authority} can't be read; use an RPC endpoint"
             " that keeps the whole history"
         )
-
-    async def _raw(self, signature: str) -> bytes | None:
-        reply = await self._fetch(signature)
-        return base64.b64decode(reply["transaction"][0]) if reply else None
 
     async def marker_origin(self, batch: MintBatch) -> MarkerOrigin | None:
         """See `MintHistory.marker_origin`.
@@ -80,15 +85,22 @@ class SolanaHistory:
         if marker["value"] is None:
             raise RpcUnavailableError(f"marker {batch.marker} is not final yet")
         owed = {item.token_account: item.amount_base_units for item in batch.items}
+        return await self._maker(batch.marker, owed)
+
+    async def maker_of(self, marker: str) -> MarkerOrigin | None:
+        """Return the transaction that made a marker of ours, else a stranger's that touched it."""
+        return await self._maker(marker, {})
+
+    async def _maker(self, marker: str, owed: Mapping[str, int]) -> MarkerOrigin | None:
         stranger: MarkerOrigin | None = None
-        async for entry in self._signatures(batch.marker):
+        async for entry in self._signatures(marker):
             found = await self._transaction(entry["signature"])
             if found is None:
                 continue
             made = found.transaction
             if not made.authority_signed:
                 stranger = MarkerOrigin(made.signature, found.slot, matches=False, ours=False)
-            elif batch.marker in made.created:
+            elif marker in made.created:
                 return MarkerOrigin(made.signature, found.slot, made.payments == owed)
         return stranger
 
@@ -205,3 +217,12 @@ class SolanaHistory:
         options = {**_FINALIZED, "encoding": "base64", "maxSupportedTransactionVersion": 1}
         reply: dict[str, Any] | None = await self._rpc.call("getTransaction", signature, options)
         return None if reply is None or reply["meta"]["err"] is not None else reply
+
+
+def _was_empty(reply: dict[str, Any], raw: bytes, account: str) -> bool:
+    """Tell whether nothing was at the account before a transaction."""
+    tables = reply["meta"].get("loadedAddresses") or {"writable": [], "readonly": []}
+    named = [str(key) for key in VersionedTransaction.from_bytes(raw).message.account_keys]
+    named += [*tables["writable"], *tables["readonly"]]
+    before = dict(zip(named, reply["meta"]["preBalances"], strict=False))
+    return before.get(account) == 0

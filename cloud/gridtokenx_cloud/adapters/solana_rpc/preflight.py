@@ -134,7 +134,7 @@ def _room(mint: MintAccount) -> Check:
 def _supply(supply: int, books: Books | None) -> Check:
     if books is None:
         return Check("supply", None, f"{supply} base units on chain; no store to compare with")
-    known = books.minted_base_units + books.open_base_units
+    known = books.minted_base_units + books.open_base_units + books.foreign_base_units
     burned = max(0, books.minted_base_units - supply)
     return judged(
         "supply",

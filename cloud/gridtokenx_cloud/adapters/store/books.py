@@ -1,6 +1,7 @@
 """What a check before minting asks the store; one moment, no lock."""
 
 from gridtokenx_cloud.adapters.store.database import Database
+from gridtokenx_cloud.adapters.store.foreign_mints import foreign_base_units
 from gridtokenx_cloud.ports.upkeep import Books
 
 _DAY_MS = 86_400_000
@@ -22,6 +23,7 @@ def read_books(database: Database, now_ms: int) -> Books:
         first = read.execute(
             "SELECT signature FROM mint_batches WHERE state = 'final' ORDER BY batch_id LIMIT 1"
         ).fetchone()
+        foreign = foreign_base_units(read)
         tables = read.execute(
             "SELECT address FROM lookup_tables WHERE state = 'active' ORDER BY address"
         ).fetchall()
@@ -32,4 +34,5 @@ def read_books(database: Database, now_ms: int) -> Books:
         day_lamports=int(day["lamports"]),
         day_transactions=day["mints"],
         tables=tuple(row["address"] for row in tables),
+        foreign_base_units=foreign,
     )

@@ -1,10 +1,16 @@
 """What the audit and the proofs read from the store."""
 
+from collections.abc import Iterator
+
 from gridtokenx_cloud.adapters.store.archive import files_with_batch, files_with_reading
 from gridtokenx_cloud.adapters.store.database import Connection, Database, Row
-from gridtokenx_cloud.audit import StoredBatch, StoreSnapshot
+from gridtokenx_cloud.adapters.store.foreign_mints import foreign_mints
+from gridtokenx_cloud.adapters.store.mint_checks import store_faults
+from gridtokenx_cloud.batching import parse_memo
 from gridtokenx_cloud.errors import ArchiveUnavailableError, NotFoundError
+from gridtokenx_cloud.merkle import leaf_hash, merkle_root
 from gridtokenx_cloud.ports.archive import ArchiveFolder
+from gridtokenx_cloud.ports.audit import Difference, StoredBatch, StoreSnapshot
 from gridtokenx_cloud.proof import ProofSource
 
 _LEAF_COLUMNS = "reading_id, meter_id, epoch, seq, gateway_id, user_id, line"
@@ -32,16 +38,46 @@ class SqlAuditStore:
                 " + (SELECT COALESCE(SUM(credit_wh), 0) FROM archived_shares) AS wh"
                 " FROM meter_readings WHERE minted = 1"
             ).fetchone()
-            stranded = read.execute(
-                "SELECT r.reading_id FROM mint_batches b JOIN meter_readings r"
-                " ON r.batch_id = b.batch_id WHERE b.state IN ('final', 'void') AND r.minted = 0"
-                " ORDER BY r.reading_id LIMIT 100"
-            ).fetchall()
             return StoreSnapshot(
                 tuple(_batch(read, row) for row in batches),
                 minted["wh"],
-                tuple(row["reading_id"] for row in stranded),
+                tuple(store_faults(read)),
+                foreign_mints(read),
             )
+
+    def known_signatures(self) -> frozenset[str]:
+        """See `AuditStore.known_signatures`."""
+        rows = self._database.connection.execute(
+            "SELECT signature FROM mint_attempts"
+            " UNION SELECT signature FROM mint_batches WHERE signature IS NOT NULL"
+        )
+        return frozenset(row["signature"] for row in rows) | foreign_mints(
+            self._database.connection
+        )
+
+    def line_faults(self) -> Iterator[Difference]:
+        """Yield the batches whose readings, hashed again, do not have the root in their memo.
+
+        Reads every line that was ever in a batch, those in the archive too.
+
+        Raises:
+            ArchiveUnavailableError: Lines are archived, and the archive cannot be read.
+        """
+        read = self._database.connection
+        batches = read.execute(
+            "SELECT batch_id, memo, leaf_count FROM mint_batches WHERE state <> 'void'"
+            " ORDER BY batch_id"
+        ).fetchall()
+        for row in batches:
+            memo = parse_memo(row["memo"])
+            leaves = self._leaves(read, row["batch_id"], row["leaf_count"])
+            root = merkle_root([leaf_hash(leaf[-1]) for leaf in leaves])
+            if memo is None or (memo.root, memo.leaves) != (root, len(leaves)):
+                yield Difference(
+                    f"batch {row['batch_id']}",
+                    "LinesDiffer",
+                    f"{len(leaves)} readings have another root than its memo {row['memo']}",
+                )
 
     def proof_source(self, reading_id: int) -> ProofSource:
         """Return what a proof of one reading is made of.
