@@ -93,6 +93,10 @@ class DisputedBatchError(PermanentError):
     """The chain says something about a batch that the store cannot explain; a human must look."""
 
 
+class ClaimsDifferError(DisputedBatchError):
+    """What a batch's readings are worth is not what its recipients would get; nothing was sent."""
+
+
 class EmptyBatchError(PermanentError):
     """A batch without recipients was to be minted."""
 

@@ -1,6 +1,8 @@
 """What a minter remembers of its batches between two looks; a crash may lose all of it."""
 
 import logging
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 
 from gridtokenx_cloud.mint_state import ChainError, InFlight, Observation
@@ -11,6 +13,9 @@ logger = logging.getLogger(__name__)
 REBROADCAST_S = 2.0
 _SLOW_ATTEMPTS = 8
 _MOST_DOUBTS = 30
+MOST_ACCOUNTS_A_DAY = 3
+"""An owner may close an account and keep its rent, which we would pay with each batch again."""
+_DAY_MS = 86_400_000
 
 
 class MintNotes:
@@ -23,6 +28,9 @@ class MintNotes:
         self._doubts: dict[int, int] = {}
         self._slow: set[int] = set()
         self._poor: set[int] = set()
+        self._wanted: set[str] = set()
+        self._day = 0
+        self._made: Counter[str] = Counter()
 
     def sent(self, batch_id: int, attempt: Attempt, now_ms: int) -> None:
         """Note that the attempt's bytes went out; the first time is reported."""
@@ -50,6 +58,22 @@ class MintNotes:
         """Forget an attempt."""
         self._sent_at_ms.pop(signature, None)
         self._closed_slot.pop(signature, None)
+
+    def accounts(
+        self, wallets: Collection[str], missing: Collection[str], now_ms: int
+    ) -> frozenset[str]:
+        """Learn which token accounts are there; return the wallets to make none for today (UTC).
+
+        An account counts as made once it is seen after we wanted it.
+        """
+        day = now_ms // _DAY_MS
+        if day != self._day:
+            self._day, self._made = day, Counter()
+        there = self._wanted.intersection(wallets).difference(missing)
+        self._made.update(there)
+        spent = {wallet for wallet in missing if self._made[wallet] >= MOST_ACCOUNTS_A_DAY}
+        self._wanted = (self._wanted - there).union(missing) - spent
+        return frozenset(spent)
 
     def looks(self, batch_id: int) -> int:
         """Count a search for whoever made the batch's marker; return how many there were before."""

@@ -11,12 +11,13 @@ from typing import Protocol
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from gridtokenx_cloud.errors import (
+    ClaimsDifferError,
     DisputedBatchError,
     EmptyBatchError,
     SigningKeyError,
     TransientError,
 )
-from gridtokenx_cloud.mint_notes import MintNotes
+from gridtokenx_cloud.mint_notes import MOST_ACCOUNTS_A_DAY, MintNotes
 from gridtokenx_cloud.mint_state import (
     ChainError,
     Dispute,
@@ -37,6 +38,7 @@ from gridtokenx_cloud.mint_state import (
 )
 from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.ports.mint import (
+    AccountReport,
     Attempt,
     Compose,
     Landing,
@@ -51,12 +53,21 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 1.0
 TROUBLE_S = 15.0
+_CLOSED = (
+    f"its token account was closed each of {MOST_ACCOUNTS_A_DAY} times that we made it today; ask"
+    " the owner, and requeue it tomorrow"
+)
 
 Sleep = Callable[[float], Awaitable[None]]
 
 
 class Halts(Protocol):
     """Keeps new batches from being sealed while something is wrong that waiting can't cure."""
+
+    @property
+    def unsigned(self) -> str | None:
+        """Why not even a sealed batch may be signed; None = it may."""
+        ...
 
     def halt(self, batch_id: int, reason: str) -> None:
         """Stop sealing because of this batch."""
@@ -141,19 +152,17 @@ class BatchMinter:
         return POLL_S
 
     async def _sign(self, batch: MintBatch) -> float | None:
-        most = self._chain.most_recipients(batch.memo)
-        if len(batch.items) > most:
-            # Sealed when transactions were wider; nothing of it can land, so the rest may leave.
-            reason = f"one transaction carries {most} recipients now; minted with the next batch"
-            for item in batch.items[most:]:
-                self._hold(batch, item.wallet, Refusal("BatchTooLarge", reason))
-            return 0.0
         report = await self._chain.inspect(batch)
         if report.marker_exists:
             return await self._resolve(batch, Sealed())
-        if report.refused:
-            for wallet, reason in report.refused.items():
-                self._hold(batch, wallet, Refusal("RecipientRefused", reason))
+        if reason := self._halts.unsigned:
+            # Its credits may be minted in another batch already, one that the store has lost.
+            self._halts.halt(batch.batch_id, reason)
+            return TROUBLE_S
+        if unfit := self._unfit(batch, report):
+            # Nothing of the batch can land, so they may leave.
+            for wallet, refusal in unfit.items():
+                self._hold(batch, wallet, refusal)
             return 0.0
         if report.missing:
             await self._chain.create_token_accounts(report.missing)
@@ -161,8 +170,25 @@ class BatchMinter:
         attempt = await self._chain.prepare(batch)
         if isinstance(attempt, ChainError):
             return await self._classified(batch, attempt, simulated=True)
+        return await self._signed(batch, attempt)
+
+    def _unfit(self, batch: MintBatch, report: AccountReport) -> dict[str, Refusal]:
+        """Return the recipients that refuse tokens, and those beyond what one transaction holds."""
+        most = self._chain.most_recipients(batch.memo)
+        reason = f"one transaction carries {most} recipients now; minted with the next batch"
+        surplus = {item.wallet: Refusal("BatchTooLarge", reason) for item in batch.items[most:]}
+        wallets = [item.wallet for item in batch.items]
+        closed = self._notes.accounts(wallets, report.missing, self._clock.now_ms())
+        refused = dict.fromkeys(closed, _CLOSED) | report.refused
+        return surplus | {w: Refusal("RecipientRefused", why) for w, why in refused.items()}
+
+    async def _signed(self, batch: MintBatch, attempt: Attempt) -> float | None:
         self._notes.signed(batch.batch_id)
-        self._store.record_attempt(batch.batch_id, attempt, self._clock.now_ms())
+        try:
+            self._store.record_attempt(batch.batch_id, attempt, self._clock.now_ms())
+        except ClaimsDifferError as exc:
+            self._dispute(batch, str(exc))
+            return None
         self._halts.lift(batch.batch_id)
         logger.info("attempt_signed", extra=_fields(batch, attempt))
         return await self._first_send(batch.batch_id, attempt)

@@ -83,7 +83,7 @@ class MeterPollingService:
         return self._driving.halted
 
     def halt(self, batch_id: int, reason: str) -> None:
-        """See `Halts.halt`."""
+        """See `Halts.halt`; by `WHOLE_STORE` nothing is signed either."""
         self._driving.halt(batch_id, reason)
 
     def fetch_unminted_readings(

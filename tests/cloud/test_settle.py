@@ -425,7 +425,7 @@ async def test_readings_that_changed_under_a_final_batch_make_it_disputed(
     m.credit(1, 500, 700)
 
     def lose_a_reading(method: str) -> None:
-        if method == "sendTransaction":
+        if method == "getSignatureStatuses":
             with m.database.transaction() as tx:
                 tx.execute("UPDATE meter_readings SET batch_id = NULL WHERE credit_wh = 700")
 

@@ -199,7 +199,11 @@ class MintAttempts(Protocol):
     """Signed transactions; on record before they leave. Each method is one commit."""
 
     def record_attempt(self, batch_id: int, attempt: Attempt, now_ms: int) -> None:
-        """Write a signed attempt down."""
+        """Write a signed attempt down.
+
+        Raises:
+            ClaimsDifferError: The batch's readings are not those of its recipients any more.
+        """
         ...
 
     def mark_sent(self, batch_id: int, n: int, now_ms: int) -> None:

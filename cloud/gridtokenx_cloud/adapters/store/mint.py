@@ -9,6 +9,7 @@ from gridtokenx_cloud.adapters.store.mint_moves import (
     PENDING,
     SEALED,
     audit,
+    check_claims,
     close_attempt,
     move,
     recompose,
@@ -101,6 +102,7 @@ class SqlMintStore(SqlMintQueue):
         """See `MintAttempts.record_attempt`."""
         with self._database.transaction() as tx:
             move(tx, batch_id, SEALED, "signed")
+            check_claims(tx, batch_id)
             tx.execute(
                 "INSERT INTO mint_attempts (batch_id, n, signature, raw, last_valid_block_height,"
                 " outcome, signed_at_ms) VALUES (?, ?, ?, ?, ?, 'pending', ?)",
@@ -138,7 +140,8 @@ class SqlMintStore(SqlMintQueue):
         """See `MintAttempts.end_attempt`."""
         outcome = "expired" if failure is None else "failed"
         with self._database.transaction() as tx:
-            move(tx, batch_id, PENDING, "sealed")
+            # One that was disputed and is driven again is sealed, with its attempt under way.
+            move(tx, batch_id, LIVE, "sealed")
             close_attempt(
                 tx, batch_id, n, outcome, now_ms, error=None if failure is None else str(failure)
             )

@@ -3,7 +3,7 @@
 from gridtokenx_cloud.adapters.store.database import Connection
 from gridtokenx_cloud.adapters.store.mint_queue import read_leaves
 from gridtokenx_cloud.adapters.store.outbox import append_audit
-from gridtokenx_cloud.errors import DisputedBatchError
+from gridtokenx_cloud.errors import ClaimsDifferError, DisputedBatchError
 from gridtokenx_cloud.ports.mint import Compose, Landing
 
 _ACTOR = "settle"
@@ -53,12 +53,49 @@ def move(
 def close_attempt(
     tx: Connection, batch_id: int, n: int, outcome: str, now_ms: int, *, error: str | None
 ) -> None:
-    """End the attempt that may still land; *error* is what the chain said of one that failed."""
-    tx.execute(
+    """End the attempt that may still land; *error* is what the chain said of one that failed.
+
+    Raises:
+        DisputedBatchError: It has ended already.
+    """
+    closed = tx.execute(
         "UPDATE mint_attempts SET outcome = ?, error = ?, ended_at_ms = ?"
         " WHERE batch_id = ? AND n = ? AND outcome = 'pending'",
         (outcome, error, now_ms, batch_id, n),
-    )
+    ).rowcount
+    if closed != 1:
+        raise DisputedBatchError(
+            f"attempt {n} of batch {batch_id} can't become {outcome}: it is not pending; is a"
+            " second minter running on this store?"
+        )
+
+
+def check_claims(tx: Connection, batch_id: int) -> None:
+    """Refuse to sign what a batch's readings are not worth, or somebody else's.
+
+    Raises:
+        ClaimsDifferError: Readings have left the batch, or came to it, since it was composed.
+    """
+    claimed = tx.execute(
+        "SELECT user_id, SUM(credit_wh) AS wh FROM meter_readings"
+        " WHERE batch_id = ? AND minted = 0 GROUP BY user_id",
+        (batch_id,),
+    ).fetchall()
+    items = tx.execute(
+        "SELECT user_id, credit_wh AS wh FROM mint_items"
+        " WHERE batch_id = ? AND held_reason IS NULL",
+        (batch_id,),
+    ).fetchall()
+    worth = {row["user_id"]: int(row["wh"]) for row in claimed}
+    owed = {row["user_id"]: int(row["wh"]) for row in items}
+    if worth != owed:
+        wrong = sorted(
+            user for user in worth.keys() | owed.keys() if worth.get(user) != owed.get(user)
+        )
+        raise ClaimsDifferError(
+            f"the readings of batch {batch_id} are not worth what {', '.join(wrong[:5])} would get;"
+            " nothing of it was sent: run `gtx-cloud audit`, then `gtx-cloud batch resolve`"
+        )
 
 
 def recompose(tx: Connection, batch_id: int, compose: Compose) -> None:
