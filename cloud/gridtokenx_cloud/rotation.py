@@ -29,7 +29,7 @@ from gridtokenx_cloud.adapters.store.database import Database
 from gridtokenx_cloud.adapters.store.key_journal import SqlKeyJournal
 from gridtokenx_cloud.adapters.store.mint_audit import SqlAuditStore
 from gridtokenx_cloud.adapters.store.mint_upkeep import SqlMintUpkeep
-from gridtokenx_cloud.audit import run_audit
+from gridtokenx_cloud.audit import beside_unknown_mints, run_audit
 from gridtokenx_cloud.errors import ChainMismatchError, ConfigError, DisputedBatchError
 from gridtokenx_cloud.janitor import Janitor, JanitorRules
 from gridtokenx_cloud.key_wiring import load_keys, policy_signers
@@ -76,11 +76,21 @@ class Rotation:
         clock: Wall clock.
         following: The next authority.
         actor: Who does it, for the audit log.
+        stolen: The store is the newest there is; mints it does not know are a thief's, and the
+            handover does not wait until they are looked at.
     """
 
     def __init__(
-        self, settings: Settings, database: Database, clock: Clock, following: KeySigner, actor: str
+        self,
+        settings: Settings,
+        database: Database,
+        clock: Clock,
+        following: KeySigner,
+        actor: str,
+        *,
+        stolen: bool = False,
     ) -> None:
+        self._stolen = stolen
         self._settings = settings
         self._database = database
         self._clock = clock
@@ -155,7 +165,12 @@ class Rotation:
 
     async def _settle(self, wait_s: float) -> None:
         """Bring every sealed batch to its end; seal no other."""
-        async with connected_minter(self._settings, self._database, self._clock) as minter:
+        async with connected_minter(
+            self._settings,
+            self._database,
+            self._clock,
+            despite_unknown_mints=self._stolen,
+        ) as minter:
             for batch_id in self._store.unfinished():
                 try:
                     async with asyncio.timeout(wait_s):
@@ -172,8 +187,9 @@ class Rotation:
         report = await run_audit(
             SqlAuditStore(self._database), history, conversion_of(self._settings)
         )
-        if not report.ok:
-            first = report.differences[0]
+        differences = beside_unknown_mints(report) if self._stolen else report.differences
+        if differences:
+            first = differences[0]
             raise DisputedBatchError(
                 f"store and chain differ: {first.subject} {first.code} {first.detail}; run"
                 " `gtx-cloud audit`, and `gtx-cloud rebuild` on a restored store"

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from dataclasses import asdict
+from collections.abc import Collection
+from dataclasses import asdict, replace
 
 import click
 
@@ -10,13 +11,22 @@ from gridtokenx_cloud.adapters.solana_rpc.history import SolanaHistory
 from gridtokenx_cloud.adapters.solana_rpc.rpc import JsonRpc
 from gridtokenx_cloud.adapters.solana_rpc.status import StatusPoll
 from gridtokenx_cloud.adapters.solana_rpc.transactions import SolanaWallets
+from gridtokenx_cloud.adapters.store.foreign_mints import SqlForeignMints
 from gridtokenx_cloud.adapters.store.mint_audit import SqlAuditStore
 from gridtokenx_cloud.adapters.store.mint_rebuild import Shown, SqlBatchDesk
+from gridtokenx_cloud.batching import parse_memo
 from gridtokenx_cloud.commands.context import CommandContext
-from gridtokenx_cloud.errors import DisputedBatchError
+from gridtokenx_cloud.errors import DisputedBatchError, NotFoundError, ValidationError
 from gridtokenx_cloud.mint_state import StatusFinal, StatusUnknown
-from gridtokenx_cloud.mint_wiring import connected, conversion_of, public_token
+from gridtokenx_cloud.mint_wiring import connected, conversion_of, markers_of, public_token
+from gridtokenx_cloud.ports.audit import ChainMint
 from gridtokenx_cloud.rebuild import RebuildPlan, plan
+
+_FINALIZED = {"commitment": "finalized"}
+_NEVER, _FAILED, _NOT_KNOWN = "never landed", "failed: ", "not known yet"
+_OURS, _NAMELESS = "made by an attempt", "made by a transaction that no history names"
+_MARKER_OPEN = (_NOT_KNOWN, _OURS, _NAMELESS)
+"""By these a mint of the batch can't be excluded; one by another transaction is for `rebuild`."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -83,19 +93,36 @@ async def _evidence(context: CommandContext, shown: Shown) -> dict[str, object]:
     assert isinstance(attempts, list)  # noqa: S101 - `show` makes it so
     async with connected(context.settings) as rpc:
         history = SolanaHistory(rpc, await public_token(context.settings, rpc))
-        found = [
-            await _fate(rpc, one["signature"], one["last_valid_block_height"]) for one in attempts
-        ]
-        marker = await history.exists(str(shown["marker"]))
-    alive = any(fate in ("minted", "may still land", "in a block") for fate in found)
+        fates = {
+            one["signature"]: await _fate(rpc, one["signature"], one["last_valid_block_height"])
+            for one in attempts
+        }
+        marker = await _marker_fate(rpc, history, str(shown["marker"]), fates.keys())
     return {
         "batch_id": shown["batch_id"],
         "state": shown["state"],
         "dispute": shown["dispute"],
-        "attempts": {one["signature"]: fate for one, fate in zip(attempts, found, strict=True)},
-        "marker_exists": marker,
-        "may_have_minted": alive,
+        "attempts": fates,
+        "marker": marker,
+        "may_have_minted": marker in _MARKER_OPEN or not all(map(_minted_nothing, fates.values())),
     }
+
+
+async def _marker_fate(
+    rpc: JsonRpc, history: SolanaHistory, marker: str, ours: Collection[str]
+) -> str:
+    """Return who made a batch's marker, as far as the finalized chain tells."""
+    slot = int(await rpc.call("getSlot", _FINALIZED))
+    reply = await rpc.call("getAccountInfo", marker, {**_FINALIZED, "encoding": "base64"})
+    if reply["value"] is None:
+        # A node that lags behind does not see it yet.
+        return "absent" if reply["context"]["slot"] >= slot else _NOT_KNOWN
+    origin = await history.maker_of(marker)
+    if origin is None:
+        return _NAMELESS
+    if not origin.ours:
+        return f"touched by a stranger's {origin.signature}"
+    return _OURS if origin.signature in ours else f"made by {origin.signature}"
 
 
 async def _fate(rpc: JsonRpc, signature: str, last_valid_block_height: int) -> str:
@@ -104,11 +131,68 @@ async def _fate(rpc: JsonRpc, signature: str, last_valid_block_height: int) -> s
         case StatusFinal(_, None):
             return "minted"
         case StatusFinal(_, error):
-            return f"failed: {error}"
-        case StatusUnknown():
-            expired = look.height > last_valid_block_height
-            return "never landed" if expired else "may still land"
+            return f"{_FAILED}{error}"
+        case StatusUnknown(context_slot):
+            if look.height <= last_valid_block_height:
+                return "may still land"
+            # An answer older than the height that it is judged by proves nothing.
+            return _NEVER if context_slot >= look.slot else _NOT_KNOWN
     return "in a block"
+
+
+def _minted_nothing(fate: str) -> bool:
+    return fate == _NEVER or fate.startswith(_FAILED)
+
+
+@batch.command("foreign")
+@click.argument("signature")
+@click.option("--reason", required=True, help="Kept in the audit log.")
+@click.option("--yes", is_flag=True, help="Do it; without, only the mint is shown.")
+@click.pass_obj
+def batch_foreign(context: CommandContext, signature: str, reason: str, yes: bool) -> None:
+    """Declare a mint that the store does not know not ours, such as a thief's.
+
+    The audit counts it apart from then on, and minting goes on after the next start.
+    """
+    mint = asyncio.run(_foreign_mint(context, signature))
+    shown = {
+        "signature": mint.signature,
+        "slot": mint.slot,
+        "memo": mint.memo,
+        "payments": {account: str(units) for account, units in mint.payments.items()},
+    }
+    click.echo(json.dumps(shown, indent=2))
+    if not yes:
+        click.echo("nothing was changed; run again with --yes")
+        return
+    SqlForeignMints(context.database(), context.clock, actor=context.actor).acknowledge(
+        mint, reason
+    )
+    click.echo(f"{signature} is on record as foreign; start the minter again")
+
+
+async def _foreign_mint(context: CommandContext, signature: str) -> ChainMint:
+    """Return a mint that the store does not know; raises for one of our own minter."""
+    if signature in SqlAuditStore(context.database()).known_signatures():
+        raise ValidationError("KnownMint", f"{signature} is on record already")
+    async with connected(context.settings) as rpc:
+        token = await public_token(context.settings, rpc)
+        history = SolanaHistory(rpc, token)
+        mint = await history.mint_of(signature)
+        if mint is None:
+            raise NotFoundError(f"{signature} is no finalized mint by the token's authority")
+        memo = parse_memo(mint.memo or "")
+        markers = markers_of(context.settings, token)
+        bases = [str(authority) for authority in await history.authorities()]
+    # Nobody without the deployment's secret makes a batch's marker.
+    if memo and any(
+        replace(markers, base=base).address(memo.batch_id) in mint.created for base in bases
+    ):
+        raise DisputedBatchError(
+            f"{signature} is our own minter's batch {memo.batch_id}, which this store has lost; run"
+            " `gtx-cloud rebuild`, or restore a newer backup"
+        )
+    return mint
 
 
 @click.command("rebuild")
@@ -147,7 +231,7 @@ def rebuild(context: CommandContext, apply: bool, as_json: bool) -> int:
 
 async def _plan(context: CommandContext, desk: SqlBatchDesk) -> RebuildPlan:
     snapshot = SqlAuditStore(context.database()).snapshot()
-    known = {one.signature for one in snapshot.batches if one.state == "final"}
+    known = {one.signature for one in snapshot.batches if one.state == "final"} | snapshot.foreign
     rate = conversion_of(context.settings)
     async with connected(context.settings) as rpc:
         token = await public_token(context.settings, rpc)

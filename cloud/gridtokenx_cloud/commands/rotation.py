@@ -25,8 +25,16 @@ from gridtokenx_cloud.rotation import Handover, Rotation
     show_default=True,
     help="Patience with each batch that has to end first.",
 )
+@click.option(
+    "--stolen",
+    is_flag=True,
+    help="A thief mints: do not wait for mints that the store does not know. Never on a restored"
+    " store.",
+)
 @click.pass_obj
-def rotate_authority(context: CommandContext, new: str, apply: bool, wait_secs: int) -> None:
+def rotate_authority(
+    context: CommandContext, new: str, apply: bool, wait_secs: int, stolen: bool
+) -> None:
     """Hand the token over to a new mint authority; stop the minter first.
 
     Batches in flight are brought to their end, then the chain gets the new authority, then the
@@ -34,7 +42,9 @@ def rotate_authority(context: CommandContext, new: str, apply: bool, wait_secs: 
     """
     settings = context.settings
     following = open_key(settings, key_source(new))
-    rotation = Rotation(settings, context.database(), context.clock, following, context.actor)
+    rotation = Rotation(
+        settings, context.database(), context.clock, following, context.actor, stolen=stolen
+    )
     plan = asyncio.run(rotation.plan())
     for line in _told(plan):
         click.echo(line)
