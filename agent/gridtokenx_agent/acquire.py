@@ -101,17 +101,30 @@ class BusLoop:
         well = [meter.unit.state is UnitState.OK for meter in self._meters]
         live = [meter.plan for meter, is_well in zip(self._meters, well, strict=True) if is_well]
         live_ms = min((_next_ms(plan) for plan in live), default=now_ms + LONGEST_WAIT_MS)
+        turn = self._turn(now_ms)
         return [
-            meter.plan if is_well else self._gated(meter, now_ms, live_ms)
+            meter.plan if is_well else self._gated(meter, now_ms, live_ms, turn)
             for meter, is_well in zip(self._meters, well, strict=True)
         ]
 
-    def _gated(self, meter: Meter, now_ms: int, live_ms: int) -> Plan:
+    def _turn(self, now_ms: int) -> Meter | None:
+        """Return the dead meter that has waited longest since it was asked.
+
+        There is room for few of them; else the first ones of the bus would have all of it, and
+        one behind them that is alive again were never read.
+        """
+        dead = [meter for meter in self._meters if meter.unit.state is UnitState.DOWN]
+        due = [meter for meter in dead if _due_ms(meter.plan) <= now_ms]
+        return min(due, key=lambda meter: meter.plan.not_before_ms, default=None)
+
+    def _gated(self, meter: Meter, now_ms: int, live_ms: int, turn: Meter | None) -> Plan:
         # One that failed once goes behind those that are due, and no further: it may be well.
         # The dead wait for a gap they fit in, and share a tenth of the bus.
         open_ms, cost_ms = meter.plan.not_before_ms, 0
         if meter.unit.state is UnitState.DOWN:
             open_ms, cost_ms = max(open_ms, self._probe_from_ms), self._probe_cost_ms
+            if meter is not turn:
+                open_ms = max(open_ms, now_ms + LONGEST_WAIT_MS)
         gate_ms = probe_at_ms(open_ms, now_ms, live_ms, cost_ms)
         return replace(meter.plan, not_before_ms=gate_ms)
 
@@ -166,6 +179,9 @@ class BusLoop:
             )
 
 
+def _due_ms(plan: Plan) -> int:
+    return plan.slot_ms if plan.sample_ms is None else min(plan.slot_ms, plan.sample_ms)
+
+
 def _next_ms(plan: Plan) -> int:
-    due_ms = plan.slot_ms if plan.sample_ms is None else min(plan.slot_ms, plan.sample_ms)
-    return max(due_ms, plan.not_before_ms)
+    return max(_due_ms(plan), plan.not_before_ms)

@@ -20,7 +20,7 @@ from gridtokenx_agent.counters import (
     settle,
     sleeps,
 )
-from gridtokenx_agent.health import Unit, pause_ms
+from gridtokenx_agent.health import Unit, pause_ms, state_at_start
 from gridtokenx_agent.ports import Clock, Instant
 from gridtokenx_agent.reader import MeterReader
 from gridtokenx_agent.reading import Reading
@@ -94,6 +94,7 @@ def plan_meter(
         unit=Unit(
             answered_ms=at.mono_ms,
             period_ms=max(_SHORTEST_PERIOD_MS, min(period_ms, _LONGEST_PERIOD_MS)),
+            state=state_at_start(recorder.state.unit),
         ),
     )
 

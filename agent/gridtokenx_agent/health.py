@@ -33,6 +33,15 @@ class Unit:
     failures: int = 0
 
 
+def state_at_start(kept: str) -> UnitState:
+    """Return the state of a meter nobody has asked yet, by what was last recorded of it.
+
+    One that did not answer, or never has, waits until those that did were read: a dead one costs
+    its bus a second or more.
+    """
+    return {"ok": UnitState.OK, "down": UnitState.DOWN}.get(kept, UnitState.SUSPECT)
+
+
 def answered(unit: Unit, now_ms: int) -> Unit:
     """Return the unit after a good answer."""
     return replace(unit, state=UnitState.OK, failures=0, answered_ms=now_ms)
@@ -77,7 +86,7 @@ def probe_at_ms(open_ms: int, now_ms: int, next_live_ms: int, cost_ms: int) -> i
         next_live_ms: When the next live meter is due.
         cost_ms: What the last failed attempt cost.
     """
-    fits = max(open_ms, now_ms) + cost_ms <= next_live_ms
+    fits = max(open_ms, now_ms) + cost_ms < next_live_ms
     if fits or (now_ms < next_live_ms and now_ms - open_ms > _PROBE_PATIENCE_MS):
         return open_ms
     return max(open_ms, next_live_ms + 1)
