@@ -1,7 +1,7 @@
 // What happened, newest first; every text is set as text.
 
 import { byId, clone } from "./dom.js";
-import { count, kwh, shorten, tokens, when } from "./format.js";
+import { count, kwh, several, shorten, tokens, when } from "./format.js";
 
 const KEPT = 60;
 
@@ -30,7 +30,7 @@ const WORDS = {
     kind: "mint",
     sign: "▣",
     title: `Batch ${d.batch_id} is final`,
-    text: `${count(d.total_readings)} readings · ${count(d.recipients)} owners · ${kwh(d.total_wh)} · fee ${count(d.fee_lamports)} lamports`,
+    text: `${several(d.total_readings, "reading")} · ${several(d.recipients, "owner")} · ${kwh(d.total_wh)} · fee ${count(d.fee_lamports)} lamports`,
     signature: d.transaction_signature,
   }),
   MintingFailed: (d) => ({

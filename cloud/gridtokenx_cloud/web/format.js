@@ -15,6 +15,8 @@ export const setServerTime = (time) => (skewMs = Date.parse(time) - Date.now());
 
 export const count = (number) => whole.format(number);
 
+export const several = (number, one) => `${count(number)} ${one}${number === 1 ? "" : "s"}`;
+
 export const kwh = (wh) => (wh === null || wh === undefined ? "–" : `${three.format(wh / 1000)} kWh`);
 
 export const energy = (wh) => [three.format(wh / 1000), "kWh"];
