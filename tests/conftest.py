@@ -1,11 +1,15 @@
-"""Fixtures of every test: stores of both kinds."""
+"""Fixtures of every test: stores of both kinds. And how time and chance are in all of them."""
 
+import asyncio
+import logging
 import signal
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from gridtokenx_cloud.adapters.store.database import Database, open_database
+from tests.support.patient_time import PatientPolicy
 from tests.support.postgres import NOT_INSTALLED, Server, find_postgres, running_postgres
 from tests.support.stores import migrated
 
@@ -14,7 +18,31 @@ from tests.support.stores import migrated
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+asyncio.set_event_loop_policy(PatientPolicy())
+
+# How long an example takes says how busy the machine is. And the examples are the same in each run,
+# so that one that fails does so for a change, not by chance; others are looked for with
+# `--hypothesis-profile search`.
+settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same", settings.get_profile("search"), derandomize=True)
+settings.load_profile("same")
+
 BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)]
+
+
+_LOGGERS = ("gridtokenx_agent", "gridtokenx_cloud", "pymodbus")
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Take back what a command does to the logging of its whole process, which is ours."""
+    root = logging.getLogger()
+    handlers, loggers = root.handlers[:], [root, *map(logging.getLogger, _LOGGERS)]
+    levels = [logger.level for logger in loggers]
+    yield
+    root.handlers[:] = handlers
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")
@@ -54,11 +82,12 @@ def new_store(
 _UNMEASURED_FOLDERS = {"agent", "demo"}
 _UNMEASURED_MARKS = ("chaos", "e2e")
 _SLOW_MARKS = ("e2e", "chaos", "integration")
+_SLOW_TIMEOUT_S = 600
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the slow first, and measure coverage only where it tells something.
+    """Put the slow first, give them time, and measure coverage only where it tells something.
 
     That is not where the cloud runs elsewhere, nor in the fault worlds, which go through the same
     lines a thousand times, each time slower.
@@ -68,8 +97,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         marks = any(item.get_closest_marker(mark) for mark in _UNMEASURED_MARKS)
         if folder in _UNMEASURED_FOLDERS or marks:
             item.add_marker("no_cover")
+        if _is_slow(item) and item.get_closest_marker("timeout") is None:
+            # So long as no machine takes that is only busy, and it does stand still some day.
+            item.add_marker(pytest.mark.timeout(_SLOW_TIMEOUT_S))
     # Whole programs first: the many quick tests then fill what the workers have left.
-    items.sort(key=lambda item: not any(item.get_closest_marker(mark) for mark in _SLOW_MARKS))
+    items.sort(key=lambda item: not _is_slow(item))
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(mark) for mark in _SLOW_MARKS)
 
 
 MOST_SECOND_TRIES = 3

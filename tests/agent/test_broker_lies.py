@@ -56,7 +56,7 @@ class Gateway:
             await asyncio.gather(task, return_exceptions=True)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not condition():  # noqa: ASYNC110 - the broker sets no event
                 await asyncio.sleep(0.005)
 
@@ -101,7 +101,7 @@ async def test_a_broker_that_refuses_everything_is_not_flooded() -> None:
                 await gateway.after(1000)
 
     assert first <= 20
-    assert len(broker.payloads) <= first + 7 * 20
+    assert len(broker.payloads) <= 20 + 7 * 20
 
 
 async def test_a_line_the_broker_refuses_lets_the_others_through() -> None:
@@ -113,7 +113,8 @@ async def test_a_line_the_broker_refuses_lets_the_others_through() -> None:
 
         async with gateway.running():
             await gateway.until(lambda: gateway.publisher.counts.refused > 0)
-            for _ in range(100):
+            # Fewer seconds than after which a line without receipt is sent again.
+            for _ in range(800):
                 await gateway.after(1000)
                 if gateway.publisher.counts.acknowledged == len(good):
                     break

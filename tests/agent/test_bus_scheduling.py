@@ -4,7 +4,6 @@ The real loop, the real bus and raw slaves, on a clock that jumps.
 """
 
 import asyncio
-import socket
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -25,6 +24,7 @@ from gridtokenx_agent.recorder import Recorder
 from gridtokenx_wire.record import Record, SlotRecord
 from tests.support import build
 from tests.support.memory_buffer import MemoryBuffer
+from tests.support.ports import free_port
 from tests.support.virtual_time import LoopClock, run_in_virtual_time
 
 PROFILE = find_profile("eastron-sdm630")
@@ -252,9 +252,7 @@ def test_ten_silent_minutes_end_with_the_first_answer() -> None:
 
 def test_meters_that_appear_after_the_agent_are_read_within_the_back_off() -> None:
     async def live() -> tuple[Bus, int]:
-        bus = Bus()
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = taken.getsockname()[1]
+        bus, port = Bus(), free_port()
         async with bus.reading(f"rtu+tcp://127.0.0.1:{port}"):
             await asyncio.sleep(1000)
             service = await bus.simulator.serve_rtu_tcp("127.0.0.1", port)

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from demo.processes import free_port
 from gridtokenx_agent.adapters.mqtt import MqttAddress, MqttLink
 from gridtokenx_agent.adapters.mqtt_session import MqttSession
 from gridtokenx_agent.adapters.sqlite_buffer import SqliteBuffer, open_buffer
@@ -24,6 +23,7 @@ from gridtokenx_wire.topics import Channel, topic
 from tests.support import build
 from tests.support.fake_cloud import FakeCloud
 from tests.support.mosquitto import shipped_mosquitto
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("mosquitto")]
 
@@ -107,7 +107,7 @@ async def running(publisher: Publisher) -> AsyncIterator[None]:
 
 async def acknowledged(session: MqttSession, wake: asyncio.Event, count: int) -> list[Acked]:
     found: list[Acked] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while len(found) < count:
             await wake.wait()
             wake.clear()
@@ -116,7 +116,7 @@ async def acknowledged(session: MqttSession, wake: asyncio.Event, count: int) ->
 
 
 async def emptied(buffer: SqliteBuffer) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await buffer.due(10**15, 1, ()):  # noqa: ASYNC110 - the file sets no event
             await asyncio.sleep(0.05)
 
@@ -238,15 +238,18 @@ async def test_an_end_that_meets_the_dialling_leaves_no_connection_and_no_thread
     connecting.cancel()
     early, _ = await asyncio.wait([connecting], timeout=0.05)
     go_on.set()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         with contextlib.suppress(asyncio.CancelledError):
             await connecting
         await ended.wait()
 
+    async with asyncio.timeout(60):
+        while any("paho" in one.name for one in threading.enumerate()):  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.01)
+
     server.close()
     assert early == set()
     assert connecting.cancelled()
-    assert [one.name for one in threading.enumerate() if "paho" in one.name] == []
 
 
 async def test_a_missing_certificate_file_is_a_fault_to_mend() -> None:

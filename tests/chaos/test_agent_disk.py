@@ -21,6 +21,7 @@ from gridtokenx_agent.recorder import Recorder
 from gridtokenx_wire.encoding import parse_line
 from gridtokenx_wire.record import EventRecord, LiveValues, Quality, SlotRecord
 from tests.support import build
+from tests.support.buffer_writer import MOST
 
 pytestmark = pytest.mark.chaos
 GATEWAY = build.SIGNER.gateway_id
@@ -163,7 +164,7 @@ def test_after_a_kill_and_a_log_cut_short_the_agent_starts_and_goes_on(
     seq = known.seq if known else 0
     file.commit(build.state("M1", seq + 1), [slot(seq + 1)], {})
 
-    assert len(file.due(0, 10_000, ())) == seq + 1
+    assert len(file.due(0, 2 * MOST, ())) == seq + 1
     file.close()
 
 
@@ -180,7 +181,10 @@ def test_the_status_can_be_read_all_the_time_while_rows_come_and_go(tmp_path: Pa
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    for seq in range(2, 400):
+    seq = 1
+    # For as long as it takes to be looked at a few times, however busy the machine is.
+    while seq < 400 or (len(depths) <= 5 and watcher.is_alive()):
+        seq += 1
         file.commit(build.state("M1", seq), [slot(seq)], {})
         if seq % 50 == 0:
             file.mark_sent(range(1, seq + 1), 0)

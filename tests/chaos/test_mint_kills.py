@@ -31,7 +31,7 @@ TROUBLES: tuple[dict[str, object], ...] = (
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.xdist_group("kills")
 async def test_fifty_kills_of_a_minter_leave_the_supply_equal_to_what_is_owed(
     tmp_path: Path,

@@ -15,6 +15,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from gridtokenx_cloud.adapters.localnet import Localnet
+from gridtokenx_cloud.adapters.localnet.chain import MAX_AGE_BLOCKS
 from gridtokenx_cloud.errors import ConfigError
 from tests.support.localnet import (
     PAYER,
@@ -102,7 +103,7 @@ async def localnet_process(path: Path) -> AsyncIterator[AsyncClient]:
     assert process.stdout is not None
     url = (await process.stdout.readline()).decode().strip()
     try:
-        async with AsyncClient(url) as client:
+        async with AsyncClient(url, timeout=60) as client:
             yield client
     finally:
         process.send_signal(signal.SIGKILL)
@@ -110,9 +111,14 @@ async def localnet_process(path: Path) -> AsyncIterator[AsyncClient]:
 
 
 async def pay_and_wait(client: AsyncClient) -> Pubkey:
-    to, sent = await pay_and_forget(client)
-    await client.confirm_transaction(sent, Processed, sleep_seconds=0.01)
-    return to
+    """Pay until a payment is seen: on a busy machine one may come too late for its blockhash."""
+    while True:
+        to, sent = await pay_and_forget(client)
+        last = (await client.get_block_height(Processed)).value + MAX_AGE_BLOCKS
+        while (await client.get_block_height(Processed)).value <= last:
+            if (await client.get_signature_statuses([sent])).value[0] is not None:
+                return to
+            await asyncio.sleep(0.01)
 
 
 async def pay_and_forget(client: AsyncClient) -> tuple[Pubkey, Signature]:

@@ -1,7 +1,6 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
 from typing import Literal
 
 import pytest
@@ -9,17 +8,6 @@ import pytest
 from gridtokenx_cloud.logs import configure_logging
 
 LOGGER = "gridtokenx_cloud.test"
-
-
-@pytest.fixture(autouse=True)
-def _keep_the_root_logger() -> Iterator[None]:
-    root = logging.getLogger()
-    ours = logging.getLogger("gridtokenx_cloud")
-    handlers, levels = root.handlers[:], (root.level, ours.level)
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(levels[0])
-    ours.setLevel(levels[1])
 
 
 def written(

@@ -54,7 +54,7 @@ async def answering(reply: Callable[[bytes], bytes]) -> AsyncIterator[HttpRpc]:
 
     server = await asyncio.start_server(talk, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    client = HttpRpc(f"http://127.0.0.1:{port}/?api-key=secret", timeout_s=2)
+    client = HttpRpc(f"http://127.0.0.1:{port}/?api-key=secret", timeout_s=30)
     try:
         yield client
     finally:
@@ -259,7 +259,7 @@ async def test_without_any_endpoint_the_error_names_the_setting() -> None:
 async def test_the_start_check_passes_on_the_right_chain_over_a_real_socket() -> None:
     world = await new_world()
     server = await serve(world.chain)
-    rpc = HttpRpc(server.url, timeout_s=5)
+    rpc = HttpRpc(server.url, timeout_s=30)
     try:
         genesis = await check_chain(rpc, world.token, None)
         again = await check_chain(rpc, world.token, genesis)

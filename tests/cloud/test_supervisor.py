@@ -5,7 +5,7 @@ import pytest
 from gridtokenx_cloud.errors import ChainMismatchError, RpcUnavailableError
 from gridtokenx_cloud.supervisor import StopSignal, Supervisor, restart_pause_s
 
-SOON_S = 10.0
+SOON_S = 60.0
 
 
 class Scripted:

@@ -161,7 +161,7 @@ def test_the_page_resumes_after_the_events_server_restarts(
     site.events = site.restart_events()
     rows.event((user_stream("anna"),), build.slot(meter_id="after"))
 
-    expect(page.locator("#state")).to_have_text("Live", timeout=20_000)
+    expect(page.locator("#state")).to_have_text("Live", timeout=120_000)
     expect(page.locator(".entry")).to_have_count(3)
     texts = page.locator(".entry").all_inner_texts()
     assert [re.search("before|during|after", text)[0] for text in texts] == [  # type: ignore[index]

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from demo.processes import free_port
 from gridtokenx_agent.adapters.keyfile import create_key
 from gridtokenx_wire.encoding import line_hash, parse_line
 from gridtokenx_wire.record import FIRST_PREV, SlotRecord
 from tests.support import build
+from tests.support.cloud_process import wait_until
 from tests.support.fake_cloud import FakeCloud
 from tests.support.mosquitto import shipped_mosquitto
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("agent-program")]
 
@@ -83,10 +84,10 @@ sample_s = 1
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
-    def slots(self) -> list[SlotRecord]:
-        keys = sorted(self.cloud.known())
-        records = [parse_line(self.cloud.lines[key]) for key in keys]
-        return [record for record in records if isinstance(record, SlotRecord)]
+    def meter_status(self) -> dict[str, Any]:
+        (meter,) = self.status()["meters"]
+        found: dict[str, Any] = meter
+        return found
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         yield site
         site.cloud.close()
         site.meter.terminate()
-        site.meter.communicate(timeout=60)
+        site.meter.communicate(timeout=90)
 
 
 def test_kills_at_random_moments_lose_and_double_nothing(site: Site) -> None:
@@ -108,29 +109,32 @@ def test_kills_at_random_moments_lose_and_double_nothing(site: Site) -> None:
         agent = site.start()
         time.sleep(draw.uniform(0.8, 2.5))
         agent.kill()
-        agent.wait(timeout=60)
+        agent.wait(timeout=90)
     agent = site.start()
     seen = site.cloud.count("slot")
     site.cloud.wait_until(lambda: site.cloud.count("slot") > seen + 2)
 
     agent.send_signal(signal.SIGTERM)
 
-    assert agent.wait(timeout=60) == 0
+    assert agent.wait(timeout=90) == 0
     assert site.cloud.conflicts == []
     assert_whole(site)
 
 
 def assert_whole(site: Site) -> None:
     """All that was committed either arrived or still waits; the chain has no gap."""
+    # Lines may still be on their way from the broker: what is judged is what was there at once.
+    arrived = {key: site.cloud.lines[key] for key in sorted(site.cloud.known())}
     streams: dict[tuple[str, str], list[int]] = {}
-    for meter_id, epoch, seq in site.cloud.known():
+    for meter_id, epoch, seq in arrived:
         streams.setdefault((meter_id, epoch), []).append(seq)
     waiting = site.status()["pending"]
     missing = sum(max(seqs) - len(seqs) for seqs in streams.values())
     assert missing <= sum(waiting.values())
-    slots = site.slots()
+    records = [parse_line(line) for line in arrived.values()]
+    slots = [record for record in records if isinstance(record, SlotRecord)]
     assert len({slot.stamp.epoch for slot in slots}) == 1
-    lines = [site.cloud.lines[("HOUSE-17", s.stamp.epoch, s.stamp.seq)] for s in slots]
+    lines = [arrived[("HOUSE-17", s.stamp.epoch, s.stamp.seq)] for s in slots]
     if missing == 0:
         assert [slot.prev for slot in slots] == [FIRST_PREV, *map(line_hash, lines[:-1])]
     exports = [slot.export_wh for slot in slots]
@@ -141,13 +145,13 @@ def test_sigterm_ends_it_cleanly_and_status_shows_where_it_was(site: Site) -> No
     agent = site.start()
     site.cloud.wait_until(lambda: site.cloud.count("slot") >= 2)
 
-    running = site.status()
+    # On a busy machine the meter, too, may be late at times.
+    site.cloud.wait_until(lambda: site.meter_status()["state"] == "ok")
+    meter = site.meter_status()
     agent.send_signal(signal.SIGTERM)
 
-    assert agent.wait(timeout=60) == 0
+    assert agent.wait(timeout=90) == 0
     site.cloud.wait_until(lambda: site.cloud.states[-1] == "offline")
-    (meter,) = running["meters"]
-    assert meter["state"] == "ok"
     assert meter["seq"] >= 3
 
 
@@ -159,7 +163,7 @@ def test_it_is_small_and_loads_nothing_of_the_cloud(site: Site) -> None:
     maps = Path(f"/proc/{agent.pid}/maps").read_text()
 
     agent.terminate()
-    assert agent.wait(timeout=60) == 0
+    assert agent.wait(timeout=90) == 0
     resident_kb = int(status.split("VmRSS:")[1].split()[0])
     assert resident_kb < 80 * 1024
     assert "solders" not in maps
@@ -191,13 +195,16 @@ interval_s = 1
     log = tmp_path / "log"
     with log.open("wb") as file:
         agent = subprocess.Popen([*AGENT, "run", "--config", str(config)], stderr=file)
-    time.sleep(5)
+    told = ("broker trouble", "bus is down")
+    wait_until(lambda: all(text in log.read_text() for text in told), "both are missed")
+    # It goes on trying, and says no more of it.
+    time.sleep(4)
 
     still_running = agent.poll() is None
     os.kill(agent.pid, signal.SIGINT)
 
     assert still_running
-    assert agent.wait(timeout=60) == 0
+    assert agent.wait(timeout=90) == 0
     text = log.read_text()
     assert text.count("broker trouble") == 1
     assert text.count("bus is down") == 1

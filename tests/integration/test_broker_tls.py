@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from demo.processes import free_port
 from gridtokenx_cloud.adapters.mqtt import MqttIngest
 from tests.support.build_cloud import cloud
 from tests.support.cloud_process import wait_until
 from tests.support.mosquitto import find_mosquitto, wait_for_port
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("mosquitto")]
 
@@ -99,4 +99,4 @@ def test_the_cloud_proves_itself_with_its_certificate(tmp_path: Path) -> None:
                 worker.stop()
     finally:
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=90)

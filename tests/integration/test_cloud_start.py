@@ -4,7 +4,6 @@ import json
 import re
 import signal
 import socket
-import time
 import urllib.error
 import urllib.request
 from collections import deque
@@ -19,7 +18,7 @@ from websockets.typing import Subprotocol
 
 from gridtokenx_wire import base58
 from gridtokenx_wire.record import SlotRecord
-from tests.support.build_cloud import slot, stamp
+from tests.support.build_cloud import slot
 from tests.support.cloud_process import (
     MARKER_SECRET,
     MQTT_PASSWORD,
@@ -40,15 +39,13 @@ def place(tmp_path: Path) -> Iterator[Installation]:
 
 
 def reading(place: Installation, seq: int, export_wh: int) -> SlotRecord:
-    now_ms = time.time_ns() // 1_000_000
-    at = stamp(seq, mono_ms=seq * 900_000, wall_ms=now_ms - 86_400_000 + seq * 900_000)
-    return slot(seq, export_wh, at=at, token=place.mint)
+    return slot(seq, export_wh, at=place.stamp(seq), token=place.mint)
 
 
 def ready(place: Installation) -> tuple[int, dict[str, object]]:
     url = f"http://127.0.0.1:{place.http_port}/readyz"
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as refused:
         with refused:
@@ -57,7 +54,7 @@ def ready(place: Installation) -> tuple[int, dict[str, object]]:
 
 def metrics(place: Installation) -> dict[str, str]:
     url = f"http://{place.env['GTX_CLOUD_METRICS_BIND']}/metrics"
-    with urllib.request.urlopen(url, timeout=5) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         lines = answer.read().decode().splitlines()
     pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
     return {name: value for name, _, value in pairs}
@@ -72,7 +69,7 @@ def test_signed_readings_become_tokens_and_the_books_agree(place: Installation) 
         wait_until(lambda: place.minted_wh() == 1_500, "1,500 Wh minted")
         figures = metrics(place)
         process.send_signal(signal.SIGTERM)
-        code = process.wait(timeout=40)
+        code = process.wait(timeout=90)
 
     assert code == 0
     assert figures["gridtokenx_energy_minted_wh_total"] == "1500"
@@ -98,7 +95,7 @@ def test_killed_in_the_middle_and_started_again_nothing_is_lost_or_doubled(
             publish(*sent[:2])
             wait_until(lambda: 2 in place.durable_seqs(), "the receipt")
             process.kill()
-            process.wait(timeout=10)
+            process.wait(timeout=90)
         with place.running():
             publish(*sent)
             wait_until(lambda: place.minted_wh() == 1_500, "1,500 Wh minted")
@@ -117,14 +114,15 @@ def test_a_stop_sends_browsers_away_to_come_back(place: Installation) -> None:
             f"ws://{place.env['WEBSOCKET_BIND']}/ws",
             subprotocols=[Subprotocol("gridtokenx.v1")],
             additional_headers={"Authorization": f"Bearer {token}"},
+            open_timeout=60,
         ) as browser,
     ):
         browser.send(json.dumps({"op": "connect"}))
-        welcome = json.loads(browser.recv(10))
+        welcome = json.loads(browser.recv(60))
         process.send_signal(signal.SIGTERM)
         with pytest.raises(ConnectionClosed) as closed:
-            deque(iter(lambda: browser.recv(30), None))
-        code = process.wait(timeout=40)
+            deque(iter(lambda: browser.recv(60), None))
+        code = process.wait(timeout=90)
 
     assert welcome["op"] == "welcome"
     assert closed.value.rcvd is not None

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from demo.processes import free_port
 from gridtokenx_agent.adapters.broker_probe import broker_checks
 from gridtokenx_agent.adapters.mqtt import MqttAddress
 from gridtokenx_agent.diagnosis import Check, Level
@@ -18,6 +17,7 @@ from gridtokenx_wire.topics import Channel, topic
 from tests.integration.test_broker_tls import Authority
 from tests.support import build
 from tests.support.mosquitto import find_mosquitto, shipped_mosquitto, wait_for_port
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("mosquitto")]
 
@@ -76,7 +76,7 @@ def tls_broker(folder: Path) -> Iterator[int]:
         yield number
     finally:
         process.terminate()
-        process.wait(timeout=60)
+        process.wait(timeout=90)
 
 
 def test_tls_is_judged_with_the_dates_of_its_certificate(tmp_path: Path) -> None:

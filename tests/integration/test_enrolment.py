@@ -10,7 +10,6 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from paho.mqtt.enums import CallbackAPIVersion
 
-from demo.processes import free_port
 from gridtokenx_cloud.__main__ import cli
 from gridtokenx_cloud.adapters.mosquitto import new_password, password_line
 from gridtokenx_cloud.adapters.mqtt import MqttIngest
@@ -22,6 +21,7 @@ from tests.support import build_cloud as build
 from tests.support.build_cloud import Gateway
 from tests.support.cloud_process import wait_until
 from tests.support.mosquitto import find_mosquitto, shipped_mosquitto
+from tests.support.ports import free_port
 
 pytestmark = [
     pytest.mark.integration,
@@ -29,7 +29,7 @@ pytestmark = [
 ]
 
 NEW = Gateway(Ed25519PrivateKey.from_private_bytes(b"n" * 32))
-WAIT_S = 20.0
+WAIT_S = 90.0
 
 
 def connected(port: int, user: str, password: str) -> tuple[mqtt.Client, bool]:

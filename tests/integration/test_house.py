@@ -11,7 +11,6 @@ BIN = Path(sys.executable).parent
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "command",
     [

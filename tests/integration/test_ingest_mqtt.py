@@ -14,7 +14,6 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from demo.processes import free_port
 from gridtokenx_cloud.adapters.mqtt import MqttIngest
 from gridtokenx_cloud.ingest import Message
 from gridtokenx_cloud.throttle import TokenBuckets
@@ -24,6 +23,7 @@ from gridtokenx_wire.topics import Channel, topic
 from tests.support import build_cloud as build
 from tests.support.build_cloud import GATEWAY, METER_ID, OTHER_GATEWAY, Cloud
 from tests.support.mosquitto import find_mosquitto, shipped_mosquitto
+from tests.support.ports import free_port
 from tests.support.stores import sqlite_of
 
 pytestmark = [
@@ -32,7 +32,7 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[2]
-WAIT_S = 20.0
+WAIT_S = 90.0
 USERS = {"cloud": "cloud-word", GATEWAY.gateway_id: "gateway-word"}
 
 
@@ -58,7 +58,9 @@ class GatewayClient:
         self._subscribed.get(timeout=WAIT_S)
 
     def publish(self, message: Message) -> None:
-        self.client.publish(message.topic, message.payload, qos=1).wait_for_publish(WAIT_S)
+        sent = self.client.publish(message.topic, message.payload, qos=1)
+        sent.wait_for_publish(WAIT_S)
+        assert sent.is_published()
 
     def receipt(self) -> Receipt:
         return self.receipts.get(timeout=WAIT_S)
@@ -239,14 +241,20 @@ def test_a_wrong_password_is_one_clear_line_and_does_not_end_the_program(
         shipped_mosquitto(tmp_path, USERS, port),
         running(cloud, port, word="wrong") as ingest,
     ):
+        wait_until(lambda: bool(downs(caplog)))
+        # It tries again and again, and says no more of it.
         time.sleep(1.5)
         alive = ingest.alive
 
-    said = [record for record in caplog.records if record.message == "mqtt_down"]
+    said = downs(caplog)
     assert alive
     assert not ingest.connected
     assert len(said) == 1
     assert "check user name and password" in str(said[0].__dict__["reason"])
+
+
+def downs(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.message == "mqtt_down"]
 
 
 def test_while_the_store_is_locked_nothing_is_acknowledged_and_then_everything_is(

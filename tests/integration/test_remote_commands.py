@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from solders.keypair import Keypair
 
-from demo.processes import free_port
 from gridtokenx_agent.adapters.keyfile import create_key
 from tests.support import build
 from tests.support.here import gtx_cloud_here
 from tests.support.mosquitto import shipped_mosquitto
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("agent-program")]
 
@@ -108,6 +108,15 @@ interval_s = {interval_s}
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
+    def asked_until(
+        self, good: Callable[[dict[str, Any]], bool], *arguments: str
+    ) -> dict[str, Any]:
+        """Ask until the answer is good: on a busy machine the meter may be late at times."""
+        deadline = time.monotonic() + 90
+        while not good(answer := self.command(*arguments)):
+            assert time.monotonic() < deadline, answer
+        return answer
+
     def metrics(self) -> str:
         try:
             url = f"http://127.0.0.1:{self.metrics_port}/metrics"
@@ -121,7 +130,7 @@ interval_s = {interval_s}
         lines = self.metrics().splitlines()
         return "".join(line for line in lines if "readings_total{" in line and "slot" in line)
 
-    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 90) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, self.log.read_text()
@@ -151,7 +160,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         site = Site(tmp_path, port, signer.gateway_id)
         yield site
         site.meter.terminate()
-        site.meter.communicate(timeout=60)
+        site.meter.communicate(timeout=90)
 
 
 @pytest.fixture
@@ -159,16 +168,16 @@ def agent(site: Site) -> Iterator[subprocess.Popen[bytes]]:
     running = site.start()
     yield running
     running.kill()
-    running.wait(timeout=60)
+    running.wait(timeout=90)
 
 
 def test_the_cloud_reads_now_scans_and_asks_for_the_status(
     site: Site, agent: subprocess.Popen[bytes]
 ) -> None:
-    read = site.command("read-now")
+    read = site.asked_until(was_read, "read-now")
     scan = site.command("scan", f"tcp://127.0.0.1:{site.meter_port}")
     beyond = site.command("scan", f"tcp://127.0.0.1:{site.meter_port} 1-247")
-    status = site.command("status")
+    status = site.asked_until(is_well, "status")
     elsewhere = site.command("scan", "tcp://127.0.0.1:1")
 
     assert agent.poll() is None
@@ -179,20 +188,36 @@ def test_the_cloud_reads_now_scans_and_asks_for_the_status(
     assert scan["outcome"] == "done"
     assert beyond["outcome"] == "refused"
     assert "ask for fewer" in beyond["detail"]
-    assert status["result"]["buffer"]["meters"][0]["state"] == "ok"
+    assert status["outcome"] == "done"
     assert elsewhere["outcome"] == "refused"
     actions = [action for action, _ in site.audit() if action != "gateway_enrolled"]
-    assert actions == ["command_sent", "command_answered"] * 5
+    assert len(actions) >= 2 * 5
+    assert actions == ["command_sent", "command_answered"] * (len(actions) // 2)
+
+
+def was_read(answer: dict[str, Any]) -> bool:
+    return "import_wh" in answer["result"]["meters"][0]
+
+
+def is_well(answer: dict[str, Any]) -> bool:
+    return bool(answer["result"]["buffer"]["meters"][0]["state"] == "ok")
 
 
 def test_a_new_configuration_holds_and_a_dead_one_is_taken_back(
     site: Site, agent: subprocess.Popen[bytes]
 ) -> None:
-    good = site.write("good.toml", site.text(interval_s=2))
+    good = site.write("good.toml", site.text(interval_s=5))
     dead = site.write("dead.toml", site.text(meter_port=free_port()))
     wrong = site.write("wrong.toml", site.text(interval_s=7))
 
-    answers = [site.command("set-config", path) for path in (good, good, dead, wrong)]
+    answers = [site.command("set-config", path) for path in (good, good)]
+    answers.append(site.command("set-config", dead))
+    while answers[-1]["outcome"] == "done":
+        # The meter was late just before, on a busy machine: nobody misses one that was away.
+        site.asked_until(lambda answer: answer["outcome"] == "done", "set-config", good)
+        site.asked_until(was_read, "read-now")
+        answers[-1] = site.command("set-config", dead)
+    answers.append(site.command("set-config", wrong))
     waiting = site.command("status")["result"]["buffer"]["pending"]
 
     assert [answer["outcome"] for answer in answers] == ["done", "done", "failed", "refused"]
@@ -209,7 +234,7 @@ def test_the_service_manager_hears_of_the_start_and_then_of_progress(site: Site)
     address = site.folder / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(address))
-        manager.settimeout(60)
+        manager.settimeout(90)
         agent = subprocess.Popen(
             [*AGENT, "run", "--config", str(site.config)],
             env={**os.environ, "NOTIFY_SOCKET": str(address)},
@@ -218,7 +243,7 @@ def test_the_service_manager_hears_of_the_start_and_then_of_progress(site: Site)
         heard = [manager.recv(100) for _ in range(2)]
         agent.terminate()
 
-    assert agent.wait(timeout=60) == 0
+    assert agent.wait(timeout=90) == 0
     assert heard == [b"READY=1", b"WATCHDOG=1"]
 
 
@@ -227,6 +252,7 @@ def test_a_restart_begins_anew_and_is_answered_first(
 ) -> None:
     answer = site.command("restart")
     site.wait_until(lambda: site.log.read_text().count(" started ") == 2)
+    site.wait_until(lambda: "gridtokenx_agent_uplink_connected 1" in site.metrics())
 
     again = site.command("status")
 
@@ -239,27 +265,40 @@ def test_kill_9_during_a_change_leaves_the_old_configuration(
     site: Site, agent: subprocess.Popen[bytes]
 ) -> None:
     before = site.config.read_bytes()
-    dead = site.write("dead.toml", site.text(meter_port=free_port()))
-    asking = subprocess.Popen(
-        [*CLOUD, "gateway", "command", site.gateway_id, "set-config", dead, "--json"],
-        env=site.environment,
-        stdout=subprocess.PIPE,
-    )
-    site.wait_until(lambda: "command=set-config" in site.log.read_text())
-    time.sleep(0.3)
+    # Tried for three of its periods: long enough to be killed in them on any machine.
+    dead = site.write("dead.toml", site.text(meter_port=free_port(), interval_s=60))
+    asking = change_under_way(site, dead)
 
     agent.kill()
-    agent.wait(timeout=60)
+    agent.wait(timeout=90)
     left = site.config.read_bytes()
     again = site.start()
-    said, _ = asking.communicate(timeout=60)
+    said, _ = asking.communicate(timeout=90)
 
     again.terminate()
-    assert again.wait(timeout=60) == 0
+    assert again.wait(timeout=90) == 0
     assert left == before == site.config.read_bytes()
     answer = json.loads(said)
     assert answer["outcome"] == "failed"
     assert "ended while it ran" in answer["detail"]
+
+
+def change_under_way(site: Site, path: str) -> subprocess.Popen[bytes]:
+    """Return who has asked for a change that the agent tries just now."""
+    before = site.config.read_text()
+    command = [*CLOUD, "gateway", "command", site.gateway_id, "set-config", path, "--json"]
+    while True:
+        tried = site.log.read_text().count("command=set-config")
+        asking = subprocess.Popen(command, env=site.environment, stdout=subprocess.PIPE)
+        site.wait_until(lambda: site.log.read_text().count("command=set-config") > tried)  # noqa: B023
+        time.sleep(0.3)
+        if asking.poll() is None and site.config.read_text() == before:
+            return asking
+        # The meter was late just before, on a busy machine: nobody misses one that was away.
+        asking.communicate(timeout=90)
+        old = site.write("before.toml", before)
+        site.asked_until(lambda answer: answer["outcome"] == "done", "set-config", old)
+        site.asked_until(was_read, "read-now")
 
 
 def test_sighup_takes_the_file_and_leaves_untouched_buses_alone(
@@ -273,7 +312,7 @@ def test_sighup_takes_the_file_and_leaves_untouched_buses_alone(
     site.wait_until(lambda: "configuration refused" in site.log.read_text())
 
     assert agent.poll() is None
-    assert site.command("read-now")["outcome"] == "done"
+    assert site.asked_until(was_read, "read-now")["outcome"] == "done"
 
 
 def test_a_gateway_that_is_not_enrolled_or_revoked_is_asked_for_nothing(site: Site) -> None:
@@ -299,10 +338,12 @@ def test_the_health_page_and_an_unknown_one(site: Site, agent: subprocess.Popen[
     with urllib.request.urlopen(f"{base}/healthz", timeout=30) as page:
         said = page.read()
     with pytest.raises(OSError, match="404"):
-        urllib.request.urlopen(f"{base}/{secrets.token_hex(4)}", timeout=5)
+        urllib.request.urlopen(f"{base}/{secrets.token_hex(4)}", timeout=30)
 
     assert agent.poll() is None
     assert said == b"ok\n"
+    well = 'gridtokenx_agent_meter_state{meter_id="HOUSE-17",state="ok"} 1'
+    site.wait_until(lambda: well in site.metrics())
     text = site.metrics()
     for name in (
         'readings_total{meter_id="HOUSE-17",kind="slot"}',
@@ -310,6 +351,6 @@ def test_the_health_page_and_an_unknown_one(site: Site, agent: subprocess.Popen[
         "buffer_rows{",
         "uplink_acknowledged_total ",
         "clock_quality ",
-        'meter_state{meter_id="HOUSE-17",state="ok"} 1',
+        'meter_state{meter_id="HOUSE-17",state="ok"} ',
     ):
         assert f"gridtokenx_agent_{name}" in text

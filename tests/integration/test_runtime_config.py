@@ -1,7 +1,6 @@
 """Settings changed while the cloud runs: in force from the next cycle, and after a restart."""
 
 import json
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gridtokenx_wire.record import SlotRecord
-from tests.support.build_cloud import slot, stamp
+from tests.support.build_cloud import slot
 from tests.support.cloud_process import Installation, gtx_cloud, installation, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("cloud-process")]
@@ -22,9 +21,7 @@ def place(tmp_path: Path) -> Iterator[Installation]:
 
 
 def reading(place: Installation, seq: int, export_wh: int) -> SlotRecord:
-    now_ms = time.time_ns() // 1_000_000
-    at = stamp(seq, mono_ms=seq * 900_000, wall_ms=now_ms - 86_400_000 + seq * 900_000)
-    return slot(seq, export_wh, at=at, token=place.mint)
+    return slot(seq, export_wh, at=place.stamp(seq), token=place.mint)
 
 
 def ask(
@@ -36,7 +33,7 @@ def ask(
         headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
         method=method,
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         found: dict[str, object] = json.load(answer)
         return found
 

@@ -4,14 +4,17 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from demo.books import Books, read_books
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,18 +33,26 @@ class RunningDemo:
             return found
         return {}
 
-    def wait_until_alive(self, timeout_s: float = 60) -> dict[str, int]:
+    def wait_until_alive(self) -> dict[str, int]:
         """Return the process ids once every program is up."""
+        self.wait_until(lambda: len(self.pids()) >= 5, "every program is up")
+        return self.pids()
+
+    def wait_until(self, holds: Callable[[], bool], what: str, timeout_s: float = 180) -> None:
+        """Return once that is so; fail when the demo ends before."""
         deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            pids = self.pids()
-            if len(pids) >= 5:
-                return pids
-            if self.process.poll() is not None:
-                break
+        while not holds():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.process.kill()
+                out, err = self.process.communicate()
+                raise AssertionError(f"not while the demo ran: {what}\n{out}\n{err}")
             time.sleep(0.2)
-        out, err = self.process.communicate(timeout=30)
-        raise AssertionError(f"the demo did not come up:\n{out}\n{err}")
+
+    def books(self) -> Books:
+        """Return what the ledger holds now; nothing while it cannot be read."""
+        with contextlib.suppress(sqlite3.OperationalError):
+            return read_books(self.folder / "cloud.db")
+        return Books()
 
     def port(self, name: str) -> int:
         """Return a port the demo chose, from the file it keeps."""
@@ -53,7 +64,12 @@ class RunningDemo:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pids()[program], signal.SIGKILL)
 
-    def end(self, timeout_s: float = 300) -> "DemoResult":
+    def stop(self) -> "DemoResult":
+        """End it as Ctrl-C does, and return what it said."""
+        self.process.send_signal(signal.SIGINT)
+        return self.end()
+
+    def end(self, timeout_s: float = 600) -> "DemoResult":
         """Wait for its own end and return what it said."""
         out, err = self.process.communicate(timeout=timeout_s)
         return DemoResult(self.process.returncode, out, err)
@@ -84,12 +100,16 @@ class DemoResult:
 
 
 @contextmanager
-def demo(folder: Path, seconds: float) -> Iterator[RunningDemo]:
-    """Run the demo in *folder*; it is killed should the test fail."""
+def demo(folder: Path, seconds: float | None = None) -> Iterator[RunningDemo]:
+    """Run the demo in *folder*, for ever by default; it is killed should the test fail."""
+    env = {name: text for name, text in os.environ.items() if not name.startswith("DEMO_")}
+    env["DEMO_DIR"] = str(folder)
+    if seconds is not None:
+        env["DEMO_SECONDS"] = str(seconds)
     process = subprocess.Popen(
         [sys.executable, "-m", "demo"],
         cwd=ROOT,
-        env={**os.environ, "DEMO_DIR": str(folder), "DEMO_SECONDS": str(seconds)},
+        env=env,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -34,7 +34,7 @@ class FakeCloud:
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
 
-    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 90.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, f"waited {timeout_s:g} s in vain: {self.states}"

@@ -11,12 +11,14 @@ import time
 from gridtokenx_cloud.adapters.mqtt import MqttIngest
 from gridtokenx_cloud.adapters.store.database import open_database
 from gridtokenx_cloud.adapters.store.ingest import SqlIngestStore
-from gridtokenx_cloud.adapters.system import SystemClock
 from gridtokenx_cloud.adapters.verifier import verify
 from gridtokenx_cloud.ingest import IngestService
 from gridtokenx_cloud.verify import ReadingRules
 from gridtokenx_wire.signing import signer
-from tests.support.build_cloud import CLOUD_KEY, TOKEN
+from tests.support.build_cloud import CLOUD_KEY, NOON_MS, TOKEN, FakeClock
+
+_AGE_DAYS = 40
+"""So long after noon it is here, whatever the date is: after the last slot that a test sends."""
 
 
 def _die(credited: bool) -> None:
@@ -32,9 +34,9 @@ def main(database_url: str, broker_url: str, user: str, password: str, dies: str
         SqlIngestStore(open_database(database_url)),
         verify,
         signer(CLOUD_KEY),
-        lambda: ReadingRules(reading_max_age_days=36_500),
+        lambda: ReadingRules(reading_max_age_days=2 * _AGE_DAYS),
         TOKEN,
-        SystemClock(),
+        FakeClock(NOON_MS + _AGE_DAYS * 86_400_000),
         on_commit=_die if dies == "before-ack" else _live,
     )
     ingest = MqttIngest(broker_url, user, password, None, service, first_delay_s=0.1)

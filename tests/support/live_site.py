@@ -15,6 +15,7 @@ from gridtokenx_cloud.adapters.store.mint_audit import SqlAuditStore
 from gridtokenx_cloud.adapters.store.views import SqlViews
 from gridtokenx_cloud.adapters.websocket_api import EventServer, EventServerLimits
 from gridtokenx_cloud.broadcast import Broadcast, BroadcastLimits
+from tests.support.ports import free_port
 from tests.support.store_rows import StoreRows
 
 
@@ -60,7 +61,8 @@ def live_site(rows: StoreRows) -> Iterator[Site]:
     """Serve everything until the block ends."""
     listener = socket.create_server(("127.0.0.1", 0))
     origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    events = event_server(rows, origins=(origin,))
+    # A port of its own, so that nobody has it while the server is away.
+    events = event_server(rows, origins=(origin,), port=free_port())
     app = build_api(
         sessions=rows.access,
         views=SqlViews(rows.database, rows.clock),

@@ -54,10 +54,10 @@ def shipped_mosquitto(
         yield process
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=90)
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes], timeout_s: float = 60.0) -> None:
+def wait_for_port(port: int, process: subprocess.Popen[bytes], timeout_s: float = 90.0) -> None:
     """Return once *port* takes connections."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,11 +15,12 @@ from pathlib import Path
 
 import psycopg
 
-from demo.processes import free_port
 from tests.support.mosquitto import wait_for_port
+from tests.support.ports import free_port
 
 NOT_INSTALLED = "PostgreSQL's server programs are not installed; run `make test`, or apt-get"
 _numbers = count(1)
+_PATIENCE_S = 90.0
 _COPIES = 30
 """More than a test has open at a time; each is 8 MB."""
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of ours is made in it
@@ -87,31 +89,42 @@ class Server:
 
     def _wait_until_ready(self) -> None:
         """After a kill it recovers first; `connect` alone would meet `starting up`."""
-        for _ in range(200):
+        deadline = time.monotonic() + _PATIENCE_S
+        while time.monotonic() < deadline:
             with suppress(psycopg.OperationalError):
                 psycopg.connect(self.url("postgres")).close()
                 return
-            subprocess.run(["sleep", "0.1"], check=True)
+            time.sleep(0.1)
         raise AssertionError((self._folder / "log").read_text())
 
     def kill(self) -> None:
-        """Kill -9 the server; its children end as they notice, and the port is free again."""
+        """Kill -9 the server and its children; none is left, and the port is free again."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
-        # A new server refuses to start while a child of the dead one still works.
-        pattern = str(self._folder / "data")
-        for entry in Path("/proc").glob("[0-9]*/stat"):
-            with suppress(OSError, ProcessLookupError):
-                pid = int(entry.parent.name)
-                if str((entry.parent / "cwd").readlink()) == pattern:
+        # A new server refuses to start while a child of the dead one still has its memory.
+        deadline = time.monotonic() + _PATIENCE_S
+        while children := self._children():
+            assert time.monotonic() < deadline, children
+            for pid in children:
+                with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
         (self._folder / "data" / "postmaster.pid").unlink(missing_ok=True)
+
+    def _children(self) -> list[int]:
+        """Return who works in the folder of the data; a zombie works nowhere."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*/cwd"):
+            with suppress(OSError):
+                if entry.readlink() == self._folder / "data":
+                    found.append(int(entry.parent.name))
+        return found
 
     def stop(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
-            self._process.wait(20)
+            self._process.wait(_PATIENCE_S)
 
     def url(self, database: str) -> str:
         return f"postgresql://gtx@127.0.0.1:{self.port}/{database}"
@@ -120,11 +133,22 @@ class Server:
         """Return the URL of a new database; of the copies of a template the newest ones stay."""
         name = f"gtx_{next(_numbers)}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as admin:
-            admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
+            self._copy(admin, template, name)
             if template != "template0":
                 self._copies.append(name)
                 self._drop_oldest(admin)
         return self.url(name)
+
+    def _copy(self, admin: psycopg.Connection, template: str, name: str) -> None:
+        """Copy a template; who worked in it may be gone and not yet be missed."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
+            except psycopg.errors.ObjectInUse:
+                assert time.monotonic() < deadline, f"{template} stays in use"
+                continue
+            return
 
     def _drop_oldest(self, admin: psycopg.Connection) -> None:
         while len(self._copies) > _COPIES:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+_LAST_WORDS_S = 30.0
 _CONNECT, _PUBLISH, _SUBSCRIBE, _PING, _DISCONNECT = 1, 3, 8, 12, 14
 
 
@@ -36,6 +37,7 @@ class RawBroker:
     connects: list[int] = field(default_factory=list)
     port: int = 0
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    _serving: set[asyncio.Task[None]] = field(default_factory=set)
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["RawBroker"]:
@@ -45,8 +47,11 @@ class RawBroker:
             yield self
         finally:
             server.close()
+            # What a client said before it left is heard to its end.
+            if self._serving:
+                await asyncio.wait(self._serving, timeout=_LAST_WORDS_S)
             self.cut()
-            await asyncio.sleep(0.05)
+            await asyncio.gather(*self._serving)
 
     def deliver(self, topic: str, payload: bytes) -> None:
         """Send a message of QoS 0 to every client, as MQTT 5 frames it."""
@@ -61,6 +66,10 @@ class RawBroker:
             writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         self._writers.add(writer)
         level = 0
         try:

@@ -9,17 +9,18 @@ from gridtokenx_agent.adapters.simulator import BusSimulator, MeterSimulator
 
 
 @contextmanager
-def served(meters: Mapping[int, MeterSimulator]) -> Iterator[str]:
-    """Serve *meters*; the URL is good until the block ends."""
+def served(meters: Mapping[int, MeterSimulator], *, rtu: bool = False) -> Iterator[str]:
+    """Serve *meters*, perhaps with serial frames; the URL is good until the block ends."""
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever)
     thread.start()
-    starting = BusSimulator(meters).serve_tcp("127.0.0.1", 0)
-    service = asyncio.run_coroutine_threadsafe(starting, loop).result(5)
+    bus = BusSimulator(meters)
+    starting = (bus.serve_rtu_tcp if rtu else bus.serve_tcp)("127.0.0.1", 0)
+    service = asyncio.run_coroutine_threadsafe(starting, loop).result(60)
     try:
         yield service.url
     finally:
-        asyncio.run_coroutine_threadsafe(service.close(), loop).result(5)
+        asyncio.run_coroutine_threadsafe(service.close(), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(5)
+        thread.join()
         loop.close()
