@@ -21,6 +21,8 @@ from gridtokenx_agent.ports import Clock, Instant, MeterBus
 from gridtokenx_agent.schedule import Kind, Plan, after_sample, choose, expire, realign
 
 LONGEST_WAIT_MS = 10_000
+LONGEST_BUS_PAUSE_MS = 5_000
+"""So soon an adapter that was pulled is seen to be back."""
 _log = logging.getLogger(__name__)
 
 
@@ -159,6 +161,9 @@ class BusLoop:
         if kind is Kind.SAMPLE:
             meter.plan = after_sample(meter.plan, now)
         pause = pause_ms(meter.unit.failures)
+        if isinstance(exc, BusDownError):
+            # Looking for a port costs the others nothing: none of them is read without it.
+            pause = min(pause, LONGEST_BUS_PAUSE_MS)
         meter.plan = replace(meter.plan, not_before_ms=now.mono_ms + pause)
         self._log_failure(meter, exc)
         if meter.unit.state is UnitState.DOWN:

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from gridtokenx_agent.acquire import BusLoop, Meter, plan_meter
+from gridtokenx_agent.acquire import LONGEST_BUS_PAUSE_MS, BusLoop, Meter, plan_meter
 from gridtokenx_agent.adapters.simulator import Faults, MeterSimulator
 from gridtokenx_agent.counters import Limits, MeterState
 from gridtokenx_agent.errors import MeterTimeoutError
@@ -102,3 +102,19 @@ async def test_of_many_dead_meters_each_has_its_turn_and_one_that_is_alive_again
     slots = [r.stamp.meter_id for r in buffer.records if isinstance(r, SlotRecord)]
     assert "M12" in slots
     assert {read[0] for read in bus.reads[asked:]} == set(range(1, 14))
+
+
+async def test_an_adapter_that_was_away_for_hours_is_used_within_seconds() -> None:
+    clock, buffer = SteadyClock(), MemoryBuffer()
+    bus = SlowBus({1: slave(), 2: slave()}, clock)
+    meters = tuple(meter_on(bus, buffer, unit, "ok") for unit in bus.meters)
+    loop = BusLoop("bus", bus, meters, clock, lambda *_: None)
+    bus.down = True
+    await run(loop, clock, 300_000)
+    bus.down = False
+    asked = len(bus.reads)
+
+    await run(loop, clock, LONGEST_BUS_PAUSE_MS + INTERVAL_S * 1000)
+
+    assert {r.stamp.meter_id for r in buffer.records if isinstance(r, SlotRecord)} == {"M1", "M2"}
+    assert asked < 200

@@ -189,3 +189,31 @@ def test_a_broker_that_no_name_server_can_be_asked_for(tmp_path: Path, host: str
     (fault,) = faults(tmp_path, GOOD.replace("mqtt://127.0.0.1", f"mqtt://{host}"))
 
     assert fault.startswith(f"mqtt.url = 'mqtt://{host}:1883': no URL")
+
+
+def test_a_port_that_is_not_there_is_not_searched_with_sixteen_settings(
+    cli: Cli, tmp_path: Path
+) -> None:
+    code, out, err = cli("scan", "--port", str(tmp_path / "ttyUSB0"))
+
+    assert (code, err) == (1, "")
+    assert out.startswith(f"note: port {tmp_path}/ttyUSB0 is not there; plug the adapter in")
+
+
+def test_a_configuration_that_is_not_there_cannot_be_edited(cli: Cli, tmp_path: Path) -> None:
+    _, out, _ = cli("doctor", "--config", str(tmp_path / "none.toml"))
+
+    assert "does not exist; write it with `gtx-agent init`\n" in out
+    assert "edit the file" not in out
+
+
+def test_places_are_written_so_that_they_hold_wherever_the_agent_starts(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cli(*init_arguments(tmp_path, buffer="b.db", key_file="k", ca_file="ca.crt"))
+
+    found = written(tmp_path)
+    assert found["buffer"]["path"] == str(tmp_path / "b.db")
+    assert found["gateway"]["key_file"] == str(tmp_path / "k")
+    assert found["mqtt"]["ca_file"] == str(tmp_path / "ca.crt")

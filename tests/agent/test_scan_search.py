@@ -163,7 +163,10 @@ def test_a_port_in_use_is_left_alone(monkeypatch: pytest.MonkeyPatch, cli: Cli) 
 
     found = json.loads(out)
     assert (code, found["meters"]) == (1, [])
-    assert found["remarks"] == ["/dev/x is in use by gtx-agent (pid 7); stop that first"]
+    assert found["remarks"] == [
+        "port /dev/x is in use by gtx-agent (pid 7); "
+        "stop that program: two on one port take each other's answers"
+    ]
 
 
 def test_a_scan_without_any_port_says_what_to_do(monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -71,8 +72,9 @@ def examine(config: Path) -> Iterator[Check]:
         settings = read_settings(config)
     except (ConfigError, ProfileError) as exc:
         faults = exc.faults if isinstance(exc, ConfigError) else (str(exc),)
+        way_out = "edit the file, then run doctor again" if _readable(config) else ""
         for fault in faults:
-            yield Check("configuration", Level.BAD, fault, "edit the file, then run doctor again")
+            yield Check("configuration", Level.BAD, fault, way_out)
     yield check_clock(at)
     if settings is None:
         return
@@ -89,6 +91,13 @@ def examine(config: Path) -> Iterator[Check]:
     yield from _disk(settings)
     yield from _stored(settings, at, running=agent_pid is not None)
     yield from _broker(settings, at)
+
+
+def _readable(config: Path) -> bool:
+    try:
+        return config.is_file() and os.access(config, os.R_OK)
+    except PermissionError:
+        return False
 
 
 def _ports(settings: "AgentSettings", agent_pid: int | None, *, service: bool) -> Iterator[Check]:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from gridtokenx_agent.adapters.host import port_facts
 from gridtokenx_agent.adapters.modbus import PymodbusBus, open_bus, parse_bus_url
 from gridtokenx_agent.adapters.system import SystemClock
+from gridtokenx_agent.diagnosis import Level, check_port
 from gridtokenx_agent.errors import AgentError, ConfigError
 from gridtokenx_agent.profiles import MeterProfile
 from gridtokenx_agent.scanning import (
@@ -60,10 +61,10 @@ class Search:
 
     async def serial(self, path: Path) -> None:
         """Try the line settings at one port until somebody answers."""
-        facts = port_facts(path)
-        if facts.users:
-            users = ", ".join(f"{name} (pid {pid})" for pid, name in facts.users)
-            self._remark(f"{path} is in use by {users}; stop that first")
+        check = check_port(port_facts(path), None)
+        if check.level is Level.BAD:
+            # No line setting opens a port that is not there, not for us, or somebody else's.
+            self._remark(f"{check.name} {check.said}; {check.way_out}")
             return
         heard = False
         for line in line_settings(self.profiles.values()):

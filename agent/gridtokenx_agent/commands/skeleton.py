@@ -82,7 +82,7 @@ def config_text(config: NewConfig) -> str:
         mqtt_url=_toml(config.mqtt_url),
         password_file=_line("password_file", config.password_file, "/etc/gridtokenx/mqtt.password"),
         ca_file=_line("ca_file", config.ca_file, "/etc/gridtokenx/ca.crt"),
-        buffer=_toml(config.buffer),
+        buffer=_toml(config.buffer.absolute()),
     )
     buses: dict[str, list[NewMeter]] = {}
     for meter in config.meters:
@@ -109,7 +109,8 @@ def _bus(config: NewConfig, url: str, meters: Iterable[NewMeter]) -> str:
 
 
 def _line(name: str, value: str, example: str) -> str:
-    return f"{name} = {_toml(value)}" if value else f"# {name} = {_toml(example)}"
+    # Whoever starts the agent starts it somewhere else.
+    return f"{name} = {_toml(Path(value).absolute())}" if value else f"# {name} = {_toml(example)}"
 
 
 def _toml(value: str | Path) -> str:
