@@ -9,6 +9,7 @@ from gridtokenx_agent.errors import (
     BusDownError,
     MeterBusyError,
     MeterRefusedError,
+    MeterTimeoutError,
     TransientError,
 )
 from gridtokenx_agent.ports import Instant, MeterBus, WordsRead
@@ -227,6 +228,17 @@ class MeterReader:
                 self._unsupported_until[name] = now_ms + DAY_MS
             elif now_ms >= until_ms:
                 del self._unsupported_until[name]
+
+
+async def read_patiently(reader: MeterReader) -> Reading:
+    """Read as a person asks for it, and once more where nothing came; raises as `read_slot`.
+
+    How slow a meter is, is known only after its first answer, which then comes too late.
+    """
+    try:
+        return await reader.read_slot(identity=True)
+    except MeterTimeoutError:
+        return await reader.read_slot(identity=True)
 
 
 def _words(part: Block, answer: WordsRead) -> dict[str, tuple[tuple[int, ...], PointSpec]]:

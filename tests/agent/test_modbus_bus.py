@@ -287,7 +287,7 @@ async def test_a_port_in_use_by_another_program_is_not_shared(tmp_path: Path) ->
     second = open_bus(service.url, SteadyClock())
     await first.read_words(1, 4, 0, 2, 0)
 
-    with pytest.raises(BusDownError, match="lock"):
+    with pytest.raises(BusDownError, match="another program has it open"):
         await second.read_words(1, 4, 0, 2, 0)
 
     await first.close()

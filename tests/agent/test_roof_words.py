@@ -217,3 +217,13 @@ def test_places_are_written_so_that_they_hold_wherever_the_agent_starts(
     assert found["buffer"]["path"] == str(tmp_path / "b.db")
     assert found["gateway"]["key_file"] == str(tmp_path / "k")
     assert found["mqtt"]["ca_file"] == str(tmp_path / "ca.crt")
+
+
+def test_a_meter_that_takes_its_time_is_read_and_not_called_dead(cli: Cli, tmp_path: Path) -> None:
+    slow = meter("eastron-sdm630")
+    slow.faults = Faults(delay_ms=900)
+    with served({1: slow}) as url:
+        cli(*init_arguments(tmp_path, bus_url=url))
+        code, out, _ = cli("read", "--config", str(tmp_path / "agent.toml"))
+
+    assert (code, out.split(",")[0]) == (0, "HOUSE-17: import 1234567 Wh")

@@ -141,7 +141,7 @@ async def _read_meters(bus: "BusSettings") -> list[Check]:
     from gridtokenx_agent.adapters.modbus import open_bus
     from gridtokenx_agent.adapters.profile_files import find_profile
     from gridtokenx_agent.adapters.system import SystemClock
-    from gridtokenx_agent.reader import MeterReader
+    from gridtokenx_agent.reader import MeterReader, read_patiently
 
     link = open_bus(bus.url, SystemClock())
     results: list[tuple[MeterSettings, Reading | AgentError]] = []
@@ -150,7 +150,7 @@ async def _read_meters(bus: "BusSettings") -> list[Check]:
             profile = find_profile(meter.profile)
             reader = MeterReader(link, meter.device_id, profile, meter.rated_power_w)
             try:
-                results.append((meter, await reader.read_slot(identity=True)))
+                results.append((meter, await read_patiently(reader)))
             except AgentError as exc:
                 results.append((meter, exc))
     finally:

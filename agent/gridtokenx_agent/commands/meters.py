@@ -20,6 +20,7 @@ from gridtokenx_agent.errors import AgentError, ConfigError, ProfileError
 
 if TYPE_CHECKING:
     from gridtokenx_agent.profiles import MeterProfile
+    from gridtokenx_agent.reader import MeterReader
     from gridtokenx_agent.registers import BitField
     from gridtokenx_agent.settings import BusSettings, MeterSettings
 
@@ -211,10 +212,12 @@ async def _read_all(buses: "tuple[BusSettings, ...]") -> list[dict[str, Any]]:
     return results
 
 
-async def _read_one(reader: Any, meter: "MeterSettings") -> dict[str, Any]:
+async def _read_one(reader: "MeterReader", meter: "MeterSettings") -> dict[str, Any]:
+    from gridtokenx_agent.reader import read_patiently
+
     result: dict[str, Any] = {"meter_id": meter.meter_id, "error": None}
     try:
-        reading = await reader.read_slot(identity=True)
+        reading = await read_patiently(reader)
     except AgentError as exc:
         return result | {"error": str(exc)}
     energy = reading.energy

@@ -10,7 +10,12 @@ from solders.hash import Hash
 from solders.instruction import Instruction
 from solders.message import to_bytes_versioned
 
-from gridtokenx_cloud.adapters.solana_rpc.rpc import FailoverRpc, JsonRpc, RpcRefusedError
+from gridtokenx_cloud.adapters.solana_rpc.rpc import (
+    FailoverRpc,
+    JsonRpc,
+    RpcBusyError,
+    RpcRefusedError,
+)
 from gridtokenx_cloud.adapters.solana_rpc.transactions import (
     AnyMessage,
     Budget,
@@ -24,7 +29,9 @@ from gridtokenx_cloud.formats import TransactionFormat
 from gridtokenx_cloud.ports.common import Clock
 
 FINALIZED = {"commitment": "finalized"}
-_SEND_TRIES = 2
+_SEND_TRIES = 3
+_MAX_SEND_WAIT_S = 2.0
+"""For a node that asks for peace; the same bytes are sent again later anyway."""
 _POLL_S = 1.0
 _UNITS_PER_INSTRUCTION = 40_000
 _BLOCKHASH_AGE_MS, _PRICE_AGE_MS, _RENT_AGE_MS = 2_000, 10_000, 60_000
@@ -150,7 +157,7 @@ class Sender:
 
     async def send(self, raw: bytes) -> None:
         """Hand signed bytes to every node; whatever they answer is no verdict."""
-        await asyncio.gather(*(_send(endpoint, raw) for endpoint in self.rpc.endpoints))
+        await asyncio.gather(*(_send(endpoint, raw, self.sleep) for endpoint in self.rpc.endpoints))
 
     async def until(
         self,
@@ -173,7 +180,7 @@ class Sender:
                 return False
 
 
-async def _send(endpoint: JsonRpc, raw: bytes) -> None:
+async def _send(endpoint: JsonRpc, raw: bytes, sleep: Sleep) -> None:
     text = base64.b64encode(raw).decode()
     options = {"encoding": "base64", "skipPreflight": True, "maxRetries": 0}
     # Whatever a node says about sending, only the finalized chain tells what happened; and the
@@ -181,8 +188,12 @@ async def _send(endpoint: JsonRpc, raw: bytes) -> None:
     for _ in range(_SEND_TRIES):
         try:
             await endpoint.call("sendTransaction", text, options)
+        except RpcBusyError as exc:
+            # One that rests is not asked; trying again at once would never reach it.
+            await sleep(min(exc.retry_after_s, _MAX_SEND_WAIT_S))
         except RpcUnavailableError:
             continue
         except RpcRefusedError:
             return
-        return
+        else:
+            return
