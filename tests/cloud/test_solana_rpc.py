@@ -23,6 +23,7 @@ from gridtokenx_cloud.adapters.solana_rpc.rpc import (
     RpcBusyError,
     RpcRefusedError,
 )
+from gridtokenx_cloud.adapters.solana_rpc.sending import Sender
 from gridtokenx_cloud.adapters.solana_rpc.setup import check_chain, read_token
 from gridtokenx_cloud.adapters.solana_rpc.status import chain_error
 from gridtokenx_cloud.adapters.solana_rpc.transactions import MEMO, TOKEN_2022, SolanaWallets
@@ -205,6 +206,26 @@ async def test_an_endpoint_that_asks_for_peace_is_left_alone_by_everybody() -> N
 
     assert await endpoint.call("getSlot") == "resting"
     assert resting.calls == 2
+
+
+async def test_a_send_waits_for_a_node_that_asks_for_peace_and_gets_there() -> None:
+    world, time, node = await new_world(), Passing(), Scripted("node", 1)
+    rpc = FailoverRpc([node], time.sleep, time.read)
+
+    await Sender(rpc, world.token, [], world.clock, sleep=time.sleep).send(b"bytes")
+
+    assert time.pauses == [2.0, 1.0]
+    assert node.calls == 2
+
+
+async def test_a_send_to_a_node_that_never_has_time_ends_without_another_pause() -> None:
+    world, time, node = await new_world(), Passing(), Scripted("node", 99)
+    rpc = FailoverRpc([node], time.sleep, time.read)
+
+    await Sender(rpc, world.token, [], world.clock, sleep=time.sleep).send(b"bytes")
+
+    assert time.pauses == [2.0, 1.0]
+    assert node.calls == 2
 
 
 async def test_the_preferred_endpoint_is_asked_first_again_after_some_minutes() -> None:

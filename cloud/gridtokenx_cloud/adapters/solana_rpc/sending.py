@@ -185,14 +185,17 @@ async def _send(endpoint: JsonRpc, raw: bytes, sleep: Sleep) -> None:
     options = {"encoding": "base64", "skipPreflight": True, "maxRetries": 0}
     # Whatever a node says about sending, only the finalized chain tells what happened; and the
     # same bytes can be sent any number of times.
+    wait_s = 0.0
     for _ in range(_SEND_TRIES):
+        if wait_s:
+            await sleep(wait_s)
         try:
             await endpoint.call("sendTransaction", text, options)
         except RpcBusyError as exc:
             # One that rests is not asked; trying again at once would never reach it.
-            await sleep(min(exc.retry_after_s, _MAX_SEND_WAIT_S))
+            wait_s = min(exc.retry_after_s, _MAX_SEND_WAIT_S)
         except RpcUnavailableError:
-            continue
+            wait_s = 0.0
         except RpcRefusedError:
             return
         else:
