@@ -213,7 +213,8 @@ class IngestService:
         self._log_security(intake)
         for sample in intake.samples:
             self._on_sample(sample)
-        if intake.changes.events or intake.changes.rejections:
+        changes = intake.changes
+        if changes.readings or changes.events or changes.rejections:
             self._on_commit(credited_wh > 0)
 
     def _log_security(self, intake: Intake) -> None:

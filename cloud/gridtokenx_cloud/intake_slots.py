@@ -9,7 +9,7 @@ from gridtokenx_cloud.ledger import window
 from gridtokenx_cloud.opened import OpenedLine
 from gridtokenx_cloud.plausibility import Verdict, mark_of, validate_reading
 from gridtokenx_cloud.ports.ingest import Books, Changes, EpochBook, Identity, NewReading
-from gridtokenx_cloud.reading_events import failed_event, received_event
+from gridtokenx_cloud.reading_events import failed_event
 from gridtokenx_cloud.remarks import Remark, last_slot, remarks_on
 from gridtokenx_cloud.verify import Meter, ReadingRules, check_epoch
 from gridtokenx_wire.record import SlotRecord
@@ -53,7 +53,7 @@ class SlotIntake:
             )
         )
         self.books.lines[(*identity.key, identity.seq)] = opened.line
-        self._tell(slot, meter, reading_id, dated_ms, verdict)
+        self._tell_fault(meter, reading_id, verdict)
 
     def _remark(
         self,
@@ -115,19 +115,9 @@ class SlotIntake:
         self.books.meters_with_epochs.add(identity.stream)
         return book
 
-    def _tell(
-        self,
-        slot: SlotRecord,
-        meter: Meter,
-        reading_id: int,
-        dated_ms: int | None,
-        verdict: Verdict,
-    ) -> None:
-        streams = (user_stream(meter.user_id), ADMIN_STREAM)
-        received = received_event(
-            meter, slot, reading_id, dated_ms, verdict.status, verdict.credit_wh
-        )
-        self.changes.events.append((streams, received))
+    def _tell_fault(self, meter: Meter, reading_id: int, verdict: Verdict) -> None:
+        """Tell why a reading is held; that it came is told with its row."""
         if verdict.fault is not None:
+            streams = (user_stream(meter.user_id), ADMIN_STREAM)
             told = failed_event(meter, reading_id, verdict.claim_wh, "held", verdict.fault)
             self.changes.events.append((streams, told))

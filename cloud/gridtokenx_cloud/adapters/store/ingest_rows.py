@@ -116,7 +116,7 @@ def save_changes(tx: Connection, changes: Changes) -> None:
         tx.execute(_COUNT_FLOOD_SQL, (gateway_id, at_ms // _DAY_MS * _DAY_MS, lines))
     refused = [new for new in changes.rejections if _is_news(tx, new, at_ms)]
     told = [(new.streams, new.event) for new in refused]
-    append_events(tx, [*changes.events, *told], at_ms)
+    append_events(tx, [*changes.events, *told], at_ms, changes.readings)
 
 
 def _is_news(tx: Connection, new: NewRejection, at_ms: int) -> bool:

@@ -4,10 +4,12 @@ import hashlib
 import json
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from gridtokenx_cloud.adapters.store.database import Connection
-from gridtokenx_cloud.events import ADMIN_STREAM, MarketEvent, without_id
+from gridtokenx_cloud.events import ADMIN_STREAM, MarketEvent, user_stream, without_id
+from gridtokenx_cloud.ports.ingest import NewReading
+from gridtokenx_cloud.reading_events import received_event
 
 
 def append_event(tx: Connection, streams: Iterable[str], event: MarketEvent, at_ms: int) -> None:
@@ -16,13 +18,18 @@ def append_event(tx: Connection, streams: Iterable[str], event: MarketEvent, at_
 
 
 def append_events(
-    tx: Connection, told: Iterable[tuple[Iterable[str], MarketEvent]], at_ms: int
+    tx: Connection,
+    told: Iterable[tuple[Iterable[str], MarketEvent]],
+    at_ms: int,
+    readings: Sequence[NewReading] = (),
 ) -> None:
     """Write events in order, each at the next gapless offset of its streams.
 
-    One row tells an owner and the staff; `SqlEventStore` makes two of it again.
+    That a reading came is told before anything else. One row tells an owner and the staff;
+    `SqlEventStore` makes two of it again.
     """
-    named = [(tuple(streams), event) for streams, event in told]
+    named: list[tuple[tuple[str, ...], MarketEvent]] = [_received(new) for new in readings]
+    named += [(tuple(streams), event) for streams, event in told]
     counts = Counter(stream for streams, _ in named for stream in streams)
     if not counts:
         return
@@ -43,6 +50,13 @@ def append_events(
         " created_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?)",
         rows,
     )
+
+
+def _received(new: NewReading) -> tuple[tuple[str, ...], MarketEvent]:
+    event = received_event(
+        new.meter, new.slot, new.reading_id, new.dated_ms, new.status, new.credit_wh
+    )
+    return (user_stream(new.meter.user_id), ADMIN_STREAM), event
 
 
 def _take_offsets(tx: Connection, counts: Mapping[str, int]) -> dict[str, Iterator[int]]:
