@@ -128,9 +128,7 @@ def _too_strong(mark: Mark, placement: Placement, meter: Meter) -> Fault | None:
     if placement.since is None or placement.credit_wh == 0:
         return None
     passed_ms = elapsed_ms(placement.since, mark)
-    # credit > rated x elapsed x 1.2 + 2 x resolution, both sides times 3,000,000.
-    beyond_wh = placement.credit_wh - 2 * meter.resolution_wh
-    if beyond_wh * 3_000_000 <= meter.rated_power_w * passed_ms:
+    if not is_too_strong(placement.credit_wh, passed_ms, meter):
         return None
     return fault(
         "PowerExceeded",
@@ -140,19 +138,32 @@ def _too_strong(mark: Mark, placement: Placement, meter: Meter) -> Fault | None:
     )
 
 
+def is_too_strong(credit_wh: int, passed_ms: int, meter: Meter) -> bool:
+    """Return whether a credit is more than the meter's rated power can give in that time."""
+    # credit > rated x elapsed x 1.2 + 2 x resolution, both sides times 3,000,000.
+    beyond_wh = credit_wh - 2 * meter.resolution_wh
+    return beyond_wh * 3_000_000 > meter.rated_power_w * passed_ms
+
+
+def dates_allowed_ms(now_ms: int, rules: ReadingRules) -> tuple[int, int]:
+    """Return the oldest and the newest time a reading may have."""
+    return now_ms - rules.reading_max_age_days * _DAY_MS, now_ms + FUTURE_TOLERANCE_MS
+
+
 def _wrong_time(
     meter: Meter, dated_ms: int | None, now_ms: int, rules: ReadingRules
 ) -> Fault | None:
     if dated_ms is None:
         return None
-    if dated_ms < now_ms - rules.reading_max_age_days * _DAY_MS:
+    oldest_ms, newest_ms = dates_allowed_ms(now_ms, rules)
+    if dated_ms < oldest_ms:
         return fault(
             "ReadingTooOld",
             f"The reading of meter {meter.meter_id} is {(now_ms - dated_ms) // _DAY_MS} days old "
             f"where {rules.reading_max_age_days} are allowed; the next newer one credits its "
             "energy, or release it.",
         )
-    if dated_ms > now_ms + FUTURE_TOLERANCE_MS:
+    if dated_ms > newest_ms:
         return fault(
             "ReadingInFuture",
             f"The reading of meter {meter.meter_id} is {(dated_ms - now_ms) // 1000} s in the "

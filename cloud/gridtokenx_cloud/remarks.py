@@ -107,8 +107,20 @@ def _is_stuck(slot: SlotRecord, last: LastSlot, passed_ms: int) -> bool:
 def _is_spike(slot: SlotRecord, last: LastSlot, passed_ms: int, meter: Meter) -> bool:
     if slot.live.active_power_w is None or last.active_power_w is None or not passed_ms:
         return False
-    step_wh = slot.export_wh - last.export_wh - meter.resolution_wh
     measured_w = max(0, -slot.live.active_power_w, -last.active_power_w)
+    return is_spike(slot.export_wh - last.export_wh, measured_w, passed_ms, meter)
+
+
+def is_spike(moved_wh: int, measured_w: int, passed_ms: int, meter: Meter) -> bool:
+    """Return whether a register moved far more than the exported power explains.
+
+    Args:
+        moved_wh: How far.
+        measured_w: The higher export at both ends, 0 or more.
+        passed_ms: In which time, above 0.
+        meter: As enrolled.
+    """
+    step_wh = moved_wh - meter.resolution_wh
     beyond = step_wh * _MS_PER_H - measured_w * passed_ms
     return (
         step_wh * _MS_PER_H * 100 > measured_w * passed_ms * SPIKE_PERCENT
