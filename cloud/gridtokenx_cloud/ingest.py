@@ -175,8 +175,7 @@ class IngestService:
                 [line.identity for line in lines if line.identity is not None],
             )
             intake = Intake(books, self._rules(), self._token, self._clock.now_ms(), self._kept)
-            for line in lines:
-                intake.take(line)
+            intake.take_all(lines)
             unit.save(intake.changes)
         return intake
 

@@ -1,13 +1,14 @@
 """One batch of lines against the books: what is stored, credited, told and receipted; pure."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from gridtokenx_cloud.answers import Answers
 from gridtokenx_cloud.dating import Dating
 from gridtokenx_cloud.events import ADMIN_STREAM, MeterReadingReceived, user_stream
 from gridtokenx_cloud.intake_live import LiveIntake
+from gridtokenx_cloud.intake_runs import RunIntake
 from gridtokenx_cloud.intake_slots import SlotIntake
 from gridtokenx_cloud.ledger import add_seq, covers
 from gridtokenx_cloud.opened import OpenedLine
@@ -47,15 +48,41 @@ class Intake:
     _dating: Dating = field(init=False)
     _slots: SlotIntake = field(init=False)
     _live: LiveIntake = field(init=False)
+    _runs: RunIntake = field(init=False)
 
     def __post_init__(self) -> None:
         """Begin with no change."""
         self.changes = Changes(at_ms=self.now_ms)
         self._dating = Dating(self.books, self.changes)
         self._live = LiveIntake(self.books, self.changes, self.now_ms)
+        self._runs = RunIntake(self.books, self.changes, self.rules, self.token, self.now_ms)
         self._slots = SlotIntake(
             self.books, self.changes, self.rules, self.now_ms, self.tally, self.remarks
         )
+
+    def take_all(self, lines: Sequence[OpenedLine]) -> None:
+        """Judge lines in order: the usual ones of a meter together, each other one alone."""
+        at = 0
+        while at < len(lines):
+            run = _run(lines, at)
+            taken = self._take_usual(run) if run else 0
+            at += taken
+            if taken < len(run) or not run:
+                self.take(lines[at])
+                at += 1
+
+    def _take_usual(self, run: Sequence[OpenedLine]) -> int:
+        """Take the usual lines at the head of a run; return how many they are."""
+        first = run[0]
+        if first.identity is None or self._check_key(first.gateway_id) is not None:
+            return 0
+        found = self._runs.take(run, first.identity.key)
+        if found:
+            self.tally["accepted"] += len(found)
+            self._answers.stored(first.gateway_id, first.identity.key)
+            for new in found:
+                self._live.note(new.slot, new.dated_ms)
+        return len(found)
 
     def take(self, opened: OpenedLine) -> None:
         """Judge one line and note what follows from it."""
@@ -195,3 +222,22 @@ class Intake:
     def receipts(self) -> Iterator[Receipt]:
         """Return what each gateway of the batch is told after the commit."""
         return self._answers.receipts(self.books.ranges, self.now_ms)
+
+
+def _run(lines: Sequence[OpenedLine], at: int) -> Sequence[OpenedLine]:
+    """Return the slot lines from *at* on that are of one meter and epoch, under one key."""
+    first = lines[at]
+    identity, end = first.identity, at
+    while end < len(lines):
+        opened = lines[end]
+        if (
+            identity is None
+            or opened.identity is None
+            or opened.identity.key != identity.key
+            or opened.gateway_id != first.gateway_id
+            or opened.signed_by is not None
+            or not isinstance(opened.found, SlotRecord)
+        ):
+            break
+        end += 1
+    return lines[at:end]
