@@ -12,7 +12,7 @@ from gridtokenx_cloud.adapters.store.events import SqlEventStore
 from gridtokenx_cloud.adapters.store.migrate import migrate, rollback
 from gridtokenx_cloud.adapters.store.outbox import append_event
 from gridtokenx_cloud.events import from_json
-from gridtokenx_cloud.ports.events import EventStore, StreamHead
+from gridtokenx_cloud.ports.events import EventStore, StreamHead, Tail
 from tests.support import build_events as build
 from tests.support.fake_events import FakeEventStore
 from tests.support.store_rows import StoreRows
@@ -42,20 +42,32 @@ def outbox(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Outbox]:
 
 def test_an_empty_outbox_has_no_events(outbox: Outbox) -> None:
     assert outbox.store.last_number() == 0
-    assert list(outbox.store.read_after(0, 10)) == []
+    assert outbox.store.read_after(0, 10) == Tail(events=[], last_number=0, more=False)
 
 
 def test_events_come_in_order_of_commits_over_all_streams(outbox: Outbox) -> None:
     for stream in ("user:a", "user:b", "user:a"):
         outbox.append(stream)
 
-    first, *rest = outbox.store.read_after(0, 10)
+    first, *rest = outbox.store.read_after(0, 10).events
 
     assert (first.stream, first.offset, first.type) == ("user:a", 1, "MeterReadingReceived")
     assert from_json(first.body) == build.slot()
     assert [(event.stream, event.offset) for event in rest] == [("user:b", 1), ("user:a", 2)]
     assert outbox.store.last_number() == rest[-1].event_number
-    assert list(outbox.store.read_after(first.event_number, 1)) == rest[:1]
+    assert outbox.store.read_after(first.event_number, 1) == Tail(
+        events=rest[:1], last_number=rest[0].event_number, more=True
+    )
+
+
+def test_only_streams_that_matter_are_read_and_the_others_passed_by(outbox: Outbox) -> None:
+    for stream in ("user:a", "user:b", "user:a", "user:b"):
+        outbox.append(stream)
+
+    tail = outbox.store.read_after(0, 10, {"user:a", "user:c"})
+
+    assert [(event.stream, event.offset) for event in tail.events] == [("user:a", 1), ("user:a", 2)]
+    assert (tail.last_number, tail.more) == (outbox.store.last_number(), False)
 
 
 def test_a_stream_has_an_epoch_before_its_first_event_and_keeps_it(outbox: Outbox) -> None:
@@ -92,7 +104,7 @@ def test_what_an_owner_and_the_staff_are_told_has_a_name_in_both_streams(told: D
     store = SqlEventStore(told)
     epochs = {name: store.head(name).epoch for name in ("user:a", "user:b", "admin")}
 
-    events = store.read_after(0, 100)
+    events = store.read_after(0, 100).events
 
     assert [(event.event_number, event.stream, event.offset) for event in events] == [
         (1, "user:a", 1),
@@ -108,7 +120,7 @@ def test_what_an_owner_and_the_staff_are_told_has_a_name_in_both_streams(told: D
         assert from_json(event.body) == build.slot()
     assert store.history("admin", 1, 3) == [one for one in events if one.stream == "admin"][1:]
     assert store.history("user:a", 0, 2) == [one for one in events if one.stream == "user:a"]
-    assert store.read_after(2, 1) == events[3:5]
+    assert store.read_after(2, 1).events == events[3:5]
 
 
 def test_the_outbox_is_the_same_one_schema_back_and_forth_again(told: Database) -> None:

@@ -1,11 +1,12 @@
 """Fakes of what the fan-out needs: an outbox in memory, and a connection that keeps its frames."""
 
 import json
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
 
 from gridtokenx_cloud.events import MarketEvent, to_json
-from gridtokenx_cloud.ports.events import OutboxEvent, StreamHead
+from gridtokenx_cloud.ports.events import OutboxEvent, StreamHead, Tail
 
 
 class FakeEventStore:
@@ -39,8 +40,15 @@ class FakeEventStore:
     def last_number(self) -> int:
         return self.events[-1].event_number if self.events else 0
 
-    def read_after(self, event_number: int, limit: int) -> list[OutboxEvent]:
-        return [event for event in self.events if event.event_number > event_number][:limit]
+    def read_after(
+        self, event_number: int, limit: int, streams: Container[str] | None = None
+    ) -> Tail:
+        found = [event for event in self.events if event.event_number > event_number][:limit]
+        return Tail(
+            events=[event for event in found if streams is None or event.stream in streams],
+            last_number=found[-1].event_number if found else event_number,
+            more=len(found) >= limit,
+        )
 
     def ensure_stream(self, stream: str) -> None:
         self.heads.setdefault(stream, StreamHead(f"epoch-of-{stream}", 0))

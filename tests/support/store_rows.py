@@ -28,7 +28,7 @@ GATEWAY = base58.encode_key(bytes(range(32)))
 
 def told(database: Database) -> list[tuple[str, int, str]]:
     """Return (stream, offset, type) of every event, a stream's in the order of its offsets."""
-    events = SqlEventStore(database).read_after(0, 1_000_000)
+    events = SqlEventStore(database).read_after(0, 1_000_000).events
     return sorted((event.stream, event.offset, event.type) for event in events)
 
 

@@ -1,6 +1,6 @@
 """Who is connected, and how far each connection has been told."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
 from gridtokenx_cloud.event_protocol import EventSubscription
@@ -71,6 +71,10 @@ class Connections:
     def on(self, stream: str) -> tuple[Subscriber, ...]:
         """Return the connections that follow *stream*."""
         return tuple(self._by_stream.get(stream, ()))
+
+    def streams(self) -> Container[str]:
+        """Return the streams that anybody follows."""
+        return self._by_stream.keys()
 
     def add(self, subscriber: Subscriber) -> None:
         """Enter a connection under its id, key and streams."""

@@ -150,13 +150,12 @@ class Broadcast:
         """See `Feed.pump`."""
         if self._position is None:
             self._position = self._store.last_number()
-        events = self._store.read_after(self._position, _BATCH)
-        for event in events:
+        tail = self._store.read_after(self._position, _BATCH, self.connections.streams())
+        for event in tail.events:
             for subscriber in self.connections.on(event.stream):
                 self._deliver(subscriber, event, now_s)
-        if events:
-            self._position = events[-1].event_number
-        return len(events) >= _BATCH
+        self._position = tail.last_number
+        return tail.more
 
     def _deliver(self, subscriber: Subscriber, event: OutboxEvent, now_s: float) -> None:
         cursor = subscriber.cursors[event.stream]

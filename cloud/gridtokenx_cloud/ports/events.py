@@ -1,6 +1,6 @@
 """What the events server needs: the outbox, who may connect, and the connections themselves."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +16,8 @@ class OutboxEvent:
     """One event in one of the streams it is told in.
 
     Attributes:
-        event_number: Order of commits over all streams; the same in each of an event's streams.
+        event_number: Order of commits over all streams; the same in each of an event's streams,
+            and for readings of one meter that came in one commit.
         offset: Gapless place in its stream.
         body: CloudEvents 1.0 object as JSON text.
     """
@@ -27,6 +28,21 @@ class OutboxEvent:
     type: str
     meter_id: str | None
     body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """What was committed behind an event number.
+
+    Attributes:
+        events: Oldest first, in all their streams that were asked for.
+        last_number: How far was looked; where to go on.
+        more: Whether there may be more behind it.
+    """
+
+    events: Sequence[OutboxEvent]
+    last_number: int
+    more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +60,16 @@ class EventStore(Protocol):
         """Return the newest event number, 0 for none."""
         ...
 
-    def read_after(self, event_number: int, limit: int) -> Sequence[OutboxEvent]:
-        """Return up to *limit* events behind *event_number*, oldest first, in all their streams."""
+    def read_after(
+        self, event_number: int, limit: int, streams: Container[str] | None = None
+    ) -> Tail:
+        """Return about *limit* events behind *event_number*: those of one number come together.
+
+        Args:
+            event_number: How far the caller is.
+            limit: How many events to look at; an event counts once, in however many streams.
+            streams: Which of their streams matter; None = all.
+        """
         ...
 
     def ensure_stream(self, stream: str) -> None:

@@ -5,14 +5,17 @@ has the old schema or the new one. The files are in SQLite's dialect; the databa
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from gridtokenx_cloud.adapters.store.database import Connection, Database
 from gridtokenx_cloud.adapters.store.partitions import keep_months_ahead
+from gridtokenx_cloud.adapters.store.reading_runs import spread_runs
 from gridtokenx_cloud.errors import SchemaError, StoreBusyError, StoreRefusedError
 
 _FOLDER = Path(__file__).parents[2] / "migrations"
+# What SQL cannot do before a step is taken back.
+_BEFORE_ROLLBACK: Mapping[int, Callable[[Connection], None]] = {10: spread_runs}
 
 
 def migrate(database: Database) -> list[str]:
@@ -38,6 +41,8 @@ def rollback(database: Database, to: int = 0) -> list[str]:
         version = _locked_version(database, tx)
         steps = [step for step in reversed(_steps()) if to < _number(step) <= version]
         for step in steps:
+            if (prepare := _BEFORE_ROLLBACK.get(_number(step))) is not None:
+                prepare(tx)
             _run(database, tx, step.with_suffix(".rollback.sql"))
         database.set_schema_version(tx, to)
     return [step.stem for step in steps]

@@ -3,13 +3,19 @@
 import hashlib
 import json
 import secrets
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from gridtokenx_cloud.adapters.store.database import Connection
-from gridtokenx_cloud.events import ADMIN_STREAM, MarketEvent, user_stream, without_id
+from gridtokenx_cloud.adapters.store.reading_runs import Run, runs_of
+from gridtokenx_cloud.events import (
+    ADMIN_STREAM,
+    MarketEvent,
+    MeterReadingReceived,
+    user_stream,
+    without_id,
+)
 from gridtokenx_cloud.ports.ingest import NewReading
-from gridtokenx_cloud.reading_events import received_event
 
 
 def append_event(tx: Connection, streams: Iterable[str], event: MarketEvent, at_ms: int) -> None:
@@ -17,50 +23,71 @@ def append_event(tx: Connection, streams: Iterable[str], event: MarketEvent, at_
     append_events(tx, [(streams, event)], at_ms)
 
 
+class _Entry(NamedTuple):
+    """What becomes a row: *length* events in each of its streams."""
+
+    streams: tuple[str, ...]
+    type: str
+    meter_id: str | None
+    body: str
+    length: int = 1
+
+
 def append_events(
     tx: Connection,
     told: Iterable[tuple[Iterable[str], MarketEvent]],
     at_ms: int,
-    readings: Sequence[NewReading] = (),
+    readings: Iterable[NewReading] = (),
 ) -> None:
     """Write events in order, each at the next gapless offset of its streams.
 
-    That a reading came is told before anything else. One row tells an owner and the staff;
-    `SqlEventStore` makes two of it again.
+    That a reading came is told before anything else. One row tells an owner and the staff, and
+    many readings of a meter; `SqlEventStore` makes all their events of it again.
     """
-    named: list[tuple[tuple[str, ...], MarketEvent]] = [_received(new) for new in readings]
-    named += [(tuple(streams), event) for streams, event in told]
-    counts = Counter(stream for streams, _ in named for stream in streams)
-    if not counts:
+    entries = [_entry_of_run(run) for run in runs_of(readings)]
+    entries += [_entry(tuple(streams), event, at_ms) for streams, event in told]
+    if not entries:
         return
     only_writer(tx)
-    offsets = _take_offsets(tx, counts)
+    free = _take_offsets(tx, entries)
     rows: list[tuple[object, ...]] = []
-    for streams, event in named:
-        places = {stream: next(offsets[stream]) for stream in streams}
+    for streams, name, meter_id, body, length in entries:
+        places = {stream: free[stream] for stream in streams}
+        free.update({stream: offset + length for stream, offset in places.items()})
         admin_offset = places.pop(ADMIN_STREAM, None)
         if not places and admin_offset is not None:
             places[ADMIN_STREAM] = admin_offset
-        body, meter_id = without_id(event, at_ms), getattr(event, "meter_id", None)
         for stream, offset in places.items():
-            rows.append((stream, offset, admin_offset, event.type, meter_id, body, at_ms))
+            rows.append((stream, offset, admin_offset, length, name, meter_id, body, at_ms))
             admin_offset = None
     tx.executemany(
-        "INSERT INTO events (stream, stream_offset, admin_offset, type, meter_id, body,"
-        " created_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO events (stream, stream_offset, admin_offset, run_length, type, meter_id,"
+        " body, created_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         rows,
     )
 
 
-def _received(new: NewReading) -> tuple[tuple[str, ...], MarketEvent]:
-    event = received_event(
-        new.meter, new.slot, new.reading_id, new.dated_ms, new.status, new.credit_wh
+def _entry_of_run(run: Run) -> _Entry:
+    meter = run.meter
+    return _Entry(
+        (user_stream(meter.user_id), ADMIN_STREAM),
+        MeterReadingReceived.type,
+        meter.meter_id,
+        run.body(),
+        len(run.readings),
     )
-    return (user_stream(new.meter.user_id), ADMIN_STREAM), event
 
 
-def _take_offsets(tx: Connection, counts: Mapping[str, int]) -> dict[str, Iterator[int]]:
-    """Move the heads of streams on; return the offsets that are ours now."""
+def _entry(streams: tuple[str, ...], event: MarketEvent, at_ms: int) -> _Entry:
+    return _Entry(streams, event.type, getattr(event, "meter_id", None), without_id(event, at_ms))
+
+
+def _take_offsets(tx: Connection, entries: Iterable[_Entry]) -> dict[str, int]:
+    """Move the heads of streams on; return the first offset of each that is ours now."""
+    counts: dict[str, int] = {}
+    for entry in entries:
+        for stream in entry.streams:
+            counts[stream] = counts.get(stream, 0) + entry.length
     taken = [(stream, secrets.token_hex(8), new) for stream, new in sorted(counts.items())]
     heads = tx.execute(
         "INSERT INTO event_streams (stream, epoch, last_offset)"  # noqa: S608 - our own columns
@@ -70,10 +97,7 @@ def _take_offsets(tx: Connection, counts: Mapping[str, int]) -> dict[str, Iterat
         " RETURNING stream, last_offset",
         (json.dumps(taken),),
     ).fetchall()
-    return {
-        stream: iter(range(last_offset - counts[stream] + 1, last_offset + 1))
-        for stream, last_offset in heads
-    }
+    return {stream: last_offset - counts[stream] + 1 for stream, last_offset in heads}
 
 
 def only_writer(tx: Connection) -> None:
