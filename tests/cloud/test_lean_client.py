@@ -1,7 +1,8 @@
 """The short way of a message through the client and paho's own are one."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -9,46 +10,78 @@ from gridtokenx_cloud.adapters.mqtt.client import LeanClient, read_usual
 
 PUBLISH = 0x30
 QOS_1 = 0x02
+payloads = st.binary(max_size=300) | st.integers(16_300, 16_500).map(bytes)
 topics = st.text(st.characters(codec="ascii"), min_size=1, max_size=80)
 
 
-def publish(name: bytes, packet_id: int, payload: bytes, properties: bytes = b"\0") -> bytes:
-    """Return what follows the fixed header of an MQTT 5 PUBLISH."""
-    return b"".join(
+def publish(
+    name: bytes, packet_id: int, payload: bytes, properties: bytes = b"\0", flags: int = QOS_1
+) -> bytes:
+    """Return an MQTT 5 PUBLISH."""
+    body = b"".join(
         (len(name).to_bytes(2, "big"), name, packet_id.to_bytes(2, "big"), properties, payload)
     )
+    return bytes([PUBLISH | flags]) + length(len(body)) + body
 
 
-@given(topics, st.integers(1, 65_535), st.binary(max_size=300), st.sampled_from([0, 0x08, 0x09]))
+def length(number: int) -> bytes:
+    """Return a remaining length: seven bits a byte, the lowest first."""
+    digits = [number & 0x7F]
+    while number := number >> 7:
+        digits[-1] |= 0x80
+        digits.append(number & 0x7F)
+    return bytes(digits)
+
+
+@given(topics, st.integers(1, 65_535), payloads, st.sampled_from([0, 0x01, 0x08, 0x09]))
 def test_the_usual_message_is_read_whole_whatever_its_other_flags(
     name: str, packet_id: int, payload: bytes, flags: int
 ) -> None:
-    packet = publish(name.encode(), packet_id, payload)
+    packet = publish(name.encode(), packet_id, payload, flags=QOS_1 | flags)
+    before, after = b"\xd0\x00", b"\x32\x7f"
 
-    assert read_usual(PUBLISH | QOS_1 | flags, packet) == (name, packet_id, payload)
+    found = read_usual(before + packet + after, len(before))
+
+    assert found == (name, packet_id, payload, len(before + packet))
+
+
+@given(topics, payloads, st.data())
+def test_part_of_a_message_is_left_until_all_of_it_is_here(
+    name: str, payload: bytes, data: st.DataObject
+) -> None:
+    packet = publish(name.encode(), 7, payload)
+    cut = data.draw(st.integers(0, len(packet) - 1))
+
+    assert read_usual(packet[:cut], 0) is None
 
 
 def test_what_is_unusual_is_left_to_paho() -> None:
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     properties.MessageExpiryInterval = 60
     packed: bytes = properties.pack()  # type: ignore[no-untyped-call]
-    plain = publish(b"a/b", 7, b"x")
 
-    assert read_usual(PUBLISH, plain) is None
-    assert read_usual(PUBLISH | 0x04, plain) is None
-    assert read_usual(PUBLISH | QOS_1, publish(b"\xff\xfe", 7, b"x")) is None
-    assert read_usual(PUBLISH | QOS_1, publish(b"a", 7, b"x", packed)) is None
+    assert read_usual(b"\xd0\x00", 0) is None
+    assert read_usual(publish(b"a/b", 7, b"x", flags=0), 0) is None
+    assert read_usual(publish(b"a/b", 7, b"x", flags=0x04), 0) is None
+    assert read_usual(publish(b"\xff\xfe", 7, b"x"), 0) is None
+    assert read_usual(publish(b"a", 7, b"x", packed), 0) is None
+    assert read_usual(b"\x32\xff\xff\xff\xff\x01" + b"\0" * 40, 0) is None
 
 
 @given(st.binary(max_size=40))
-def test_no_bytes_end_the_reader(packet: bytes) -> None:
-    found = read_usual(PUBLISH | QOS_1, packet)
+@example(b"\x00\x09abc")
+def test_no_bytes_end_the_reader(body: bytes) -> None:
+    packet = b"\x32" + length(len(body)) + body
 
-    assert found is None or publish(found[0].encode(), *found[1:]) == packet
+    found = read_usual(packet, 0)
+
+    assert found is None or publish(found[0].encode(), *found[1:3]) == packet
 
 
-def test_the_methods_that_are_overridden_are_still_the_ones_paho_calls() -> None:
-    base = LeanClient.__mro__[1]
+def test_what_paho_is_asked_for_of_its_inside_is_still_there() -> None:
+    client = LeanClient(CallbackAPIVersion.VERSION2, manual_ack=True)
 
-    assert hasattr(base, "_create_socket")
-    assert hasattr(base, "_handle_publish")
+    assert hasattr(LeanClient.__mro__[1], "_create_socket")
+    assert client._in_packet["command"] == 0
+    assert not client.take_usual()
+    assert not client.acknowledge(7, qos=1)

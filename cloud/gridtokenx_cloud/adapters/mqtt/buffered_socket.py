@@ -28,12 +28,25 @@ class BufferedSocket:
     def recv(self, size: int) -> bytes:
         """Return up to *size* bytes; raises as a socket does that does not block."""
         if self._place == len(self._read):
-            self._read = self._raw.recv(_READ_BYTES)
-            self._place = 0
+            self._read, self._place = self._raw.recv(_READ_BYTES), 0
         start = self._place
         data = self._read[start : start + size]
         self._place = start + len(data)
         return data
+
+    def fill(self) -> None:
+        """Read what is there if nothing is left; an error or the end is met by the next `recv`."""
+        if self._place == len(self._read):
+            with suppress(OSError):
+                self._read, self._place = self._raw.recv(_READ_BYTES), 0
+
+    def ahead(self) -> tuple[bytes, int]:
+        """Return bytes that are here, and from which place on they are not taken yet."""
+        return self._read, self._place
+
+    def skip_to(self, place: int) -> None:
+        """Take what `ahead` showed, up to *place*."""
+        self._place = place
 
     def pending(self) -> int:
         """Return how many bytes are here without a look at the network."""

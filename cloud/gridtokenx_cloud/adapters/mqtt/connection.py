@@ -141,11 +141,17 @@ class Connection:
         happened = dict(poller.poll(patience_ms)).get(buffered.fileno(), 0)
         took = bool(happened & ~select.POLLOUT) or (reading and buffered.pending() > 0)
         if took:
-            self._client.loop_read()
-            while buffered.pending() and not self.ended:
-                self._client.loop_read()
+            self._take(buffered)
         self._client.loop_misc()
         return took
+
+    def _take(self, buffered: BufferedSocket) -> None:
+        """Take all packets that are here; the usual ones the short way."""
+        if not self._client.take_usual():
+            self._client.loop_read()
+        while buffered.pending() and not self.ended:
+            self._client.loop_read()
+            self._client.take_usual()
 
     def _send(self, buffered: BufferedSocket) -> None:
         if self._client.want_write():
@@ -158,7 +164,7 @@ class Connection:
 
     def acknowledge(self, packet_id: int, qos: int) -> bool:
         """Acknowledge a message of this connection; False when the connection is gone."""
-        return self.ready and self._client.ack(packet_id, qos) == mqtt.MQTT_ERR_SUCCESS
+        return self.ready and self._client.acknowledge(packet_id, qos)
 
     def publish(self, gateway_id: str, payload: bytes) -> bool:
         """Send a receipt; False when disconnected, as paho would keep it for another time."""
