@@ -167,20 +167,24 @@ def without_id(event: MarketEvent, at_ms: int) -> str:
     """Return what `with_id` completes: the same for every stream an event goes to."""
     data = "".join(
         [
-            f',"{name}":{_json(value)}'
+            f',"{name}":{json_of(value)}'
             for name in _FIELDS[type(event)]
             if (value := getattr(event, name)) is not None
         ]
     )
-    meter_id = getattr(event, "meter_id", None)
-    subject = "" if meter_id is None else f',"subject":{_json(meter_id)}'
+    return body_of(event.type, getattr(event, "meter_id", None), data, at_ms)
+
+
+def body_of(type_name: str, meter_id: str | None, data: str, at_ms: int) -> str:
+    """Return the body of an event whose fields are JSON already, each behind a comma."""
+    subject = "" if meter_id is None else f',"subject":{json_of(meter_id)}'
     return (
-        f'{{"source":"/gridtokenx","type":"{event.type}","time":"{rfc3339(at_ms)}",'
+        f'{{"source":"/gridtokenx","type":"{type_name}","time":"{rfc3339(at_ms)}",'
         f'"datacontenttype":"application/json","data":{{"v":1{data}}}{subject}}}'
     )
 
 
-def _json(value: object) -> str:
+def json_of(value: object) -> str:
     """Return JSON text; of texts and numbers at a third of what the encoder takes."""
     if type(value) is int:
         return str(value)

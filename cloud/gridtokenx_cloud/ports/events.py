@@ -2,7 +2,7 @@
 
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gridtokenx_cloud.event_protocol import Connect, EventSubscription
 from gridtokenx_cloud.events import MeterReadingReceived
@@ -11,8 +11,7 @@ Credential = tuple[str, str | None]
 """Hash of the API token, and of the browser session if there is one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutboxEvent:
+class OutboxEvent(NamedTuple):
     """One event in one of the streams it is told in.
 
     Attributes:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from gridtokenx_cloud.adapters.store.database import Connection, Row
-from gridtokenx_cloud.events import MeterReadingReceived, kwh_text, rfc3339, without_id
+from gridtokenx_cloud.events import MeterReadingReceived, body_of, json_of, kwh_text, rfc3339
 from gridtokenx_cloud.ports.ingest import NewReading
 from gridtokenx_cloud.verify import Meter
 
@@ -17,6 +17,7 @@ MAX_RUN = 100
 """As in migration 0010."""
 
 _SPREAD_AT_ONCE = 1_000
+_LIVE = ("active_power_w", "voltage_mv", "current_ma", "frequency_mhz")
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -65,44 +66,37 @@ def bodies(row: Row, places: slice = slice(None)) -> Sequence[str]:
     body: str = row["body"]
     if not body.startswith("["):
         return [body][places]
+    meter_id, at_ms = row["meter_id"], row["created_at_ms"]
     user_id, wallet, readings = json.loads(body)
+    owner = (
+        f',"user_id":{json_of(user_id)},"wallet_address":{json_of(wallet)}'
+        f',"meter_id":{json_of(meter_id)}'
+    )
     return [
-        without_id(_event(row["meter_id"], user_id, wallet, *values), row["created_at_ms"])
+        body_of(MeterReadingReceived.type, meter_id, _data(owner, *values), at_ms)
         for values in readings[places]
     ]
 
 
-def _event(
-    meter_id: str,
-    user_id: str,
-    wallet: str,
+def _data(
+    owner: str,
     reading_id: int,
     status: str,
     credit_wh: int,
     import_wh: int,
     export_wh: int,
     dated_ms: int | None,
-    active_power_w: int | None,
-    voltage_mv: int | None,
-    current_ma: int | None,
-    frequency_mhz: int | None,
-) -> MeterReadingReceived:
-    return MeterReadingReceived(
-        kind="slot",
-        reading_id=reading_id,
-        user_id=user_id,
-        wallet_address=wallet,
-        meter_id=meter_id,
-        status=status,
-        kwh_amount=kwh_text(credit_wh),
-        credit_wh=credit_wh,
-        import_wh=import_wh,
-        export_wh=export_wh,
-        reading_timestamp=None if dated_ms is None else rfc3339(dated_ms),
-        active_power_w=active_power_w,
-        voltage_mv=voltage_mv,
-        current_ma=current_ma,
-        frequency_mhz=frequency_mhz,
+    *live: int | None,
+) -> str:
+    """Return the fields of a `MeterReadingReceived`; to make one takes twice as long."""
+    dated = "" if dated_ms is None else f',"reading_timestamp":"{rfc3339(dated_ms)}"'
+    measured = "".join(
+        [f',"{name}":{value}' for name, value in zip(_LIVE, live, strict=True) if value is not None]
+    )
+    return (
+        f',"kind":"slot","reading_id":{reading_id}{owner},"status":"{status}"'
+        f',"kwh_amount":"{kwh_text(credit_wh)}","credit_wh":{credit_wh}'
+        f',"import_wh":{import_wh},"export_wh":{export_wh}{dated}{measured}'
     )
 
 
