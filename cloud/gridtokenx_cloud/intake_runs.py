@@ -199,6 +199,7 @@ class RunIntake:
             import_wh=head.import_wh,
             export_wh=head.export_wh,
             active_power_w=head.power_w,
+            prev=new.slot.prev,
         )
         for one in found:
             books.lines[(*key, one.slot.stamp.seq)] = one.line

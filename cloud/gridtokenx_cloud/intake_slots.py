@@ -8,9 +8,16 @@ from gridtokenx_cloud.events import ADMIN_STREAM, user_stream
 from gridtokenx_cloud.ledger import window
 from gridtokenx_cloud.opened import OpenedLine
 from gridtokenx_cloud.plausibility import Verdict, mark_of, validate_reading
-from gridtokenx_cloud.ports.ingest import Books, Changes, EpochBook, Identity, NewReading
+from gridtokenx_cloud.ports.ingest import (
+    Books,
+    Changes,
+    EpochBook,
+    Identity,
+    NewReading,
+    StreamKey,
+)
 from gridtokenx_cloud.reading_events import failed_event
-from gridtokenx_cloud.remarks import Remark, last_slot, remarks_on
+from gridtokenx_cloud.remarks import LastSlot, Remark, follow, last_slot, remarks_on
 from gridtokenx_cloud.verify import Meter, ReadingRules, check_epoch
 from gridtokenx_wire.record import SlotRecord
 
@@ -36,7 +43,10 @@ class SlotIntake:
     ) -> None:
         """Judge and store one reading."""
         reading_id = next(self.books.reading_ids)
-        verdict = self._verdict(slot, identity, meter, reading_id, dated_ms)
+        seen = last_slot(slot, opened.line, self.now_ms if dated_ms is None else dated_ms)
+        found, odd = self._remark(slot, seen, identity.key, meter)
+        verdict = self._verdict(slot, identity, meter, reading_id, dated_ms, odd)
+        self._keep(seen, identity.key, verdict)
         self.tally[verdict.status] += 1
         self.changes.readings.append(
             NewReading(
@@ -48,7 +58,7 @@ class SlotIntake:
                 status=verdict.status,
                 credit_wh=verdict.credit_wh,
                 code=verdict.fault.code if verdict.fault else None,
-                remarks=self._remark(opened, slot, identity, meter, dated_ms),
+                remarks=found,
                 line=opened.line,
             )
         )
@@ -56,21 +66,31 @@ class SlotIntake:
         self._tell_fault(meter, reading_id, verdict)
 
     def _remark(
-        self,
-        opened: OpenedLine,
-        slot: SlotRecord,
-        identity: Identity,
-        meter: Meter,
-        dated_ms: int | None,
-    ) -> Remark:
-        at_ms = self.now_ms if dated_ms is None else dated_ms
-        last = self.books.last_slots.get(identity.key)
-        found = remarks_on(slot, last, at_ms, meter)
+        self, slot: SlotRecord, seen: LastSlot, key: StreamKey, meter: Meter
+    ) -> tuple[Remark, Remark]:
+        """Return what is odd beside the last stored reading, and since the last accepted one."""
+        last, book = self.books.last_slots.get(key), self.books.epochs.get(key)
+        beside = () if last is None or last.seq > seen.seq else (last,)
+        found = odd = remarks_on(slot, seen, beside, meter, self.rules)
         if found:
             self.remarks.update(str(one.name).lower() for one in found)
-        if last is None or last.seq < identity.seq:
-            self.books.last_slots[identity.key] = last_slot(slot, opened.line, at_ms)
-        return found
+        if book is None or book.span is None:
+            odd = found & Remark.PHASE_SUM
+        elif (trail := self.books.trails.get(key)) is not None:
+            odd = remarks_on(slot, seen, trail, meter, self.rules)
+        return found, odd
+
+    def _keep(self, seen: LastSlot, key: StreamKey, verdict: Verdict) -> None:
+        """Note what the next reading of the epoch is compared with."""
+        books = self.books
+        last, span = books.last_slots.get(key), books.epochs[key].span
+        if span is not None and seen.seq >= span.newest.seq:
+            trail = books.trails.pop(key, () if last is None else (last,))
+            trail = follow(trail, seen, accepted=verdict.status == "accepted")
+            if len(trail) > 1:
+                books.trails[key] = trail
+        if last is None or last.seq < seen.seq:
+            books.last_slots[key] = seen
 
     def _verdict(
         self,
@@ -79,6 +99,7 @@ class SlotIntake:
         meter: Meter,
         reading_id: int,
         dated_ms: int | None,
+        odd: Remark,
     ) -> Verdict:
         book = self.books.epochs.get(identity.key)
         unconfirmed = check_epoch(
@@ -100,6 +121,7 @@ class SlotIntake:
             dated_ms=dated_ms,
             now_ms=self.now_ms,
             rules=self.rules,
+            odd=odd,
             others=[covered for epoch, covered in windows.items() if epoch != identity.epoch],
         )
         if verdict.span is not None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gridtokenx_cloud.ledger import Mark, Placement, Span, Window, elapsed_ms, overlaps, place
+from gridtokenx_cloud.remarks import Remark
 from gridtokenx_cloud.verify import Fault, Meter, ReadingRules, fault
 from gridtokenx_wire.record import SlotRecord
 
@@ -57,6 +58,7 @@ def validate_reading(
     dated_ms: int | None,
     now_ms: int,
     rules: ReadingRules,
+    odd: Remark = Remark.NONE,
     others: Collection[Window] = (),
 ) -> Verdict:
     """Decide over a slot reading of a confirmed epoch.
@@ -69,6 +71,7 @@ def validate_reading(
         dated_ms: Its corrected time, None when nothing dates it.
         now_ms: When the cloud got it.
         rules: The limits in force.
+        odd: What is odd about it, measured since the last accepted reading.
         others: What the meter's other epochs cover.
     """
     placement = place(span, mark, meter.resolution_wh)
@@ -80,6 +83,7 @@ def validate_reading(
         _too_high(mark, placement, meter, interval_s, rules)
         or _too_strong(mark, placement, meter)
         or _wrong_time(meter, dated_ms, now_ms, rules)
+        or _doubted(odd, mark, placement, meter, rules)
     )
     if found is not None:
         return Verdict(status="held", claim_wh=placement.credit_wh, fault=found)
@@ -168,5 +172,41 @@ def _wrong_time(
             "ReadingInFuture",
             f"The reading of meter {meter.meter_id} is {(dated_ms - now_ms) // 1000} s in the "
             f"future where {FUTURE_TOLERANCE_MS // 1000} s are allowed; set the gateway's clock.",
+        )
+    return None
+
+
+def _doubted(
+    odd: Remark, mark: Mark, placement: Placement, meter: Meter, rules: ReadingRules
+) -> Fault | None:
+    """Return why an odd reading is held; `odd` is about the reading its credit begins at."""
+    if not odd:
+        return None
+    passed_s = elapsed_ms(placement.since, mark) // 1000 if placement.since else 0
+    if Remark.SPIKE in odd and rules.spike_holds:
+        return fault(
+            "Spike",
+            f"Meter {meter.meter_id} would be credited {placement.credit_wh} Wh for {passed_s} s, "
+            f"above {rules.spike_percent} % of the power it measured meanwhile; release it if it "
+            "is right, else it waits until measured power explains it.",
+        )
+    if Remark.STUCK in odd and rules.stuck_holds:
+        return fault(
+            "Stuck",
+            f"Register export_wh={mark.export_wh} of meter {meter.meter_id} did not move for "
+            f"{passed_s} s although power flowed, or the same answer came twice; look at the "
+            "meter, the next reading that moves credits all.",
+        )
+    if Remark.CHAIN_GAP in odd and rules.chain_gap_holds and passed_s < rules.chain_gap_wait_s:
+        return fault(
+            "ChainGap",
+            f"A line before seq {mark.seq} of meter {meter.meter_id} is missing; once it comes, or "
+            f"after {rules.chain_gap_wait_s} s, the next reading credits all, or release it.",
+        )
+    if Remark.PHASE_SUM in odd and rules.phase_sum_holds:
+        return fault(
+            "PhaseSum",
+            f"The phases of meter {meter.meter_id} do not add up to its total power at seq "
+            f"{mark.seq}; check its wiring, the next reading where they do credits all.",
         )
     return None

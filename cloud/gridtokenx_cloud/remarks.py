@@ -1,23 +1,18 @@
-"""What looks odd about a reading and is remarked, never a reason to hold it; pure.
+"""What looks odd about a reading; pure.
 
-What is held is decided by `plausibility`. A remark stands with the stored reading and is counted,
-so that a meter or a cable that begins to fail shows before its readings are refused.
+Every oddity stands with the stored reading and is counted, so that a meter or a cable that begins
+to fail shows early. Whether one also holds the reading is decided by `plausibility`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntFlag
+from itertools import pairwise
 
-from gridtokenx_cloud.verify import Meter
+from gridtokenx_cloud.verify import Meter, ReadingRules
 from gridtokenx_wire.encoding import line_hash
-from gridtokenx_wire.record import Quality, SlotRecord
+from gridtokenx_wire.record import FIRST_PREV, Quality, SlotRecord
 
-STUCK_WH = 100
-"""Measured power that comes to so much in a slot must move a register."""
-SPIKE_PERCENT = 280
-"""A step's mean power against the measured power at both its ends: 180 % above, the spike
-threshold of interval validation as utilities practise it."""
-SPIKE_RATED_PERCENT = 25
-"""A spike is at least this share of the rated power beyond what was measured."""
 _MS_PER_H = 3_600_000
 
 
@@ -37,7 +32,11 @@ class Remark(IntFlag):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastSlot:
-    """The stored slot reading with the highest `seq` of an epoch."""
+    """A stored slot reading that a later one of its epoch is compared with.
+
+    Attributes:
+        prev: What it names as the line before it; only needed of those that were not accepted.
+    """
 
     seq: int
     line_hash: str
@@ -47,6 +46,11 @@ class LastSlot:
     import_wh: int
     export_wh: int
     active_power_w: int | None
+    prev: str = FIRST_PREV
+
+
+Trail = Sequence[LastSlot]
+"""The last accepted reading of an epoch and all stored after it, ascending by `seq`."""
 
 
 def last_slot(slot: SlotRecord, line: bytes, at_ms: int) -> LastSlot:
@@ -60,58 +64,88 @@ def last_slot(slot: SlotRecord, line: bytes, at_ms: int) -> LastSlot:
         import_wh=slot.import_wh,
         export_wh=slot.export_wh,
         active_power_w=slot.live.active_power_w,
+        prev=slot.prev,
     )
 
 
-def remarks_on(slot: SlotRecord, last: LastSlot | None, at_ms: int, meter: Meter) -> Remark:
-    """Return what is odd about *slot*, which came after *last*.
+def follow(trail: Trail, seen: LastSlot, *, accepted: bool) -> Trail:
+    """Return the trail with one reading more; an accepted one begins it anew."""
+    earlier = [] if accepted else [one for one in trail if one.seq < seen.seq]
+    return [*earlier, seen, *(one for one in trail if one.seq > seen.seq)]
+
+
+def remarks_on(
+    slot: SlotRecord, seen: LastSlot, trail: Trail, meter: Meter, rules: ReadingRules
+) -> Remark:
+    """Return what is odd about a reading.
 
     Args:
         slot: The reading.
-        last: The newest slot stored before it came; None = the first of its epoch.
-        at_ms: Its own time, or its arrival while nothing dates it.
+        seen: The same, as later ones are compared with it.
+        trail: What it is compared with; what comes after it is left out. The newest stored one
+            alone tells what is new; all since the last accepted one tell what is still so, or
+            else what is held would come through with the next reading.
         meter: As enrolled.
+        rules: The thresholds in force.
     """
     found = Remark.NONE
     if slot.flags and Quality.POWER_MISMATCH in slot.flags:
         found = Remark.PHASE_SUM
-    if last is None or slot.stamp.seq < last.seq:
+    way = [one for one in trail if one.seq < seen.seq]
+    if not way:
         return found
-    if slot.prev != last.line_hash:
+    way.append(seen)
+    if any(later.prev != earlier.line_hash for earlier, later in pairwise(way)):
         found |= Remark.CHAIN_GAP
-    passed_ms = _passed_ms(slot, last, at_ms)
-    if _is_repeated(slot, last) or _is_stuck(slot, last, passed_ms):
+    if _is_stuck(way, meter, rules):
         found |= Remark.STUCK
-    if _is_spike(slot, last, passed_ms, meter):
+    if _is_spiked(way, slot.interval_s * 1000, meter, rules):
         found |= Remark.SPIKE
     return found
 
 
-def _passed_ms(slot: SlotRecord, last: LastSlot, at_ms: int) -> int:
-    if slot.stamp.boot_id == last.boot_id:
-        return max(0, slot.stamp.mono_ms - last.mono_ms)
-    return max(0, at_ms - last.at_ms)
+def _passed_ms(earlier: LastSlot, later: LastSlot) -> int:
+    if earlier.boot_id == later.boot_id:
+        return max(0, later.mono_ms - earlier.mono_ms)
+    return max(0, later.at_ms - earlier.at_ms)
 
 
-def _is_repeated(slot: SlotRecord, last: LastSlot) -> bool:
-    return (slot.stamp.boot_id, slot.stamp.mono_ms) == (last.boot_id, last.mono_ms)
-
-
-def _is_stuck(slot: SlotRecord, last: LastSlot, passed_ms: int) -> bool:
-    if (slot.import_wh, slot.export_wh) != (last.import_wh, last.export_wh):
+def _is_stuck(way: Trail, meter: Meter, rules: ReadingRules) -> bool:
+    first, last, newest = way[0], way[-2], way[-1]
+    if (newest.boot_id, newest.mono_ms) == (last.boot_id, last.mono_ms):
+        return True
+    if (newest.import_wh, newest.export_wh) != (first.import_wh, first.export_wh):
         return False
-    power_w = min(abs(slot.live.active_power_w or 0), abs(last.active_power_w or 0))
-    return power_w * passed_ms >= STUCK_WH * _MS_PER_H
+    flowed = sum(
+        min(abs(later.active_power_w or 0), abs(earlier.active_power_w or 0))
+        * _passed_ms(earlier, later)
+        for earlier, later in pairwise(way)
+    )
+    # Less than two steps of a coarse register may flow before it moves.
+    return flowed >= max(rules.stuck_wh, 2 * meter.resolution_wh) * _MS_PER_H
 
 
-def _is_spike(slot: SlotRecord, last: LastSlot, passed_ms: int, meter: Meter) -> bool:
-    if slot.live.active_power_w is None or last.active_power_w is None or not passed_ms:
-        return False
-    measured_w = max(0, -slot.live.active_power_w, -last.active_power_w)
-    return is_spike(slot.export_wh - last.export_wh, measured_w, passed_ms, meter)
+def _is_spiked(way: Trail, slot_ms: int, meter: Meter, rules: ReadingRules) -> bool:
+    measured = sum(
+        _exported_w(earlier, later, slot_ms, meter) * _passed_ms(earlier, later)
+        for earlier, later in pairwise(way)
+    )
+    moved_wh = way[-1].export_wh - way[0].export_wh
+    last_ms = max(slot_ms, _passed_ms(way[-2], way[-1]))
+    return _is_beyond(moved_wh, measured, last_ms, meter, rules)
 
 
-def is_spike(moved_wh: int, measured_w: int, passed_ms: int, meter: Meter) -> bool:
+def _exported_w(earlier: LastSlot, later: LastSlot, slot_ms: int, meter: Meter) -> int:
+    """Return the higher export at both ends; all that can be where nobody measured."""
+    one_w, other_w = earlier.active_power_w, later.active_power_w
+    if one_w is None or other_w is None or _passed_ms(earlier, later) * 2 > slot_ms * 3:
+        return meter.rated_power_w
+    return max(0, -one_w, -other_w)
+
+
+def is_spike(
+    moved_wh: int, measured_w: int, passed_ms: int, meter: Meter, rules: ReadingRules
+) -> bool:
     """Return whether a register moved far more than the exported power explains.
 
     Args:
@@ -119,10 +153,17 @@ def is_spike(moved_wh: int, measured_w: int, passed_ms: int, meter: Meter) -> bo
         measured_w: The higher export at both ends, 0 or more.
         passed_ms: In which time, above 0.
         meter: As enrolled.
+        rules: The thresholds in force.
     """
-    step_wh = moved_wh - meter.resolution_wh
-    beyond = step_wh * _MS_PER_H - measured_w * passed_ms
+    return _is_beyond(moved_wh, measured_w * passed_ms, passed_ms, meter, rules)
+
+
+def _is_beyond(
+    moved_wh: int, measured_w_ms: int, slot_ms: int, meter: Meter, rules: ReadingRules
+) -> bool:
+    step_w_ms = (moved_wh - meter.resolution_wh) * _MS_PER_H
+    floor_w_ms = meter.rated_power_w * slot_ms
     return (
-        step_wh * _MS_PER_H * 100 > measured_w * passed_ms * SPIKE_PERCENT
-        and beyond * 100 > meter.rated_power_w * passed_ms * SPIKE_RATED_PERCENT
+        step_w_ms * 100 > measured_w_ms * rules.spike_percent
+        and (step_w_ms - measured_w_ms) * 100 > floor_w_ms * rules.spike_rated_percent
     )

@@ -33,6 +33,10 @@ Code = Literal[
     "PowerExceeded",
     "ReadingTooOld",
     "ReadingInFuture",
+    "Spike",
+    "Stuck",
+    "ChainGap",
+    "PhaseSum",
 ]
 """The codes up to `StoreRefused` reject a line, the others hold a reading."""
 
@@ -57,10 +61,24 @@ class ReadingRules:
     Attributes:
         max_reading_wh: Highest credit of one slot, Wh.
         reading_max_age_days: By the reading's own corrected time.
+        spike_holds, stuck_holds, chain_gap_holds, phase_sum_holds: Whether such a reading is held;
+            it is remarked in any case.
+        spike_percent: Most mean power of a stretch, of the power measured at both its ends.
+        spike_rated_percent: A spike is beyond that by this share of the rated power, for a slot.
+        stuck_wh: Measured power that comes to so much must move a register.
+        chain_gap_wait_s: So long a missing line may hold what follows it.
     """
 
     max_reading_wh: int = 100_000
     reading_max_age_days: int = 7
+    spike_holds: bool = False
+    spike_percent: int = 280
+    spike_rated_percent: int = 25
+    stuck_holds: bool = True
+    stuck_wh: int = 100
+    chain_gap_holds: bool = False
+    chain_gap_wait_s: int = 86_400
+    phase_sum_holds: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

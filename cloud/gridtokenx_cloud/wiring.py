@@ -39,12 +39,11 @@ from gridtokenx_cloud.roles.ingest import IngestRole
 from gridtokenx_cloud.roles.metrics import MetricsRole
 from gridtokenx_cloud.roles.relay import Relay
 from gridtokenx_cloud.roles.settle import SettleRole
-from gridtokenx_cloud.settings import Settings, TokenizationConfig, require, split_bind
+from gridtokenx_cloud.settings import Settings, require, split_bind
 from gridtokenx_cloud.settings.live import LiveTokenization
 from gridtokenx_cloud.supervisor import Role
 from gridtokenx_cloud.throttle import TokenBuckets
 from gridtokenx_cloud.tokenization import RetryPolicy
-from gridtokenx_cloud.verify import ReadingRules
 from gridtokenx_wire.topics import Channel, topic
 
 Surface = Literal["http", "websocket"]
@@ -117,7 +116,7 @@ def ingest_service(parts: Parts) -> IngestService:
         SqlIngestStore(parts.database),
         verify,
         key.sign_now,
-        lambda: reading_rules(parts.live.current()),
+        lambda: parts.live.current().reading_rules,
         require(settings.blockchain.mint_address, "BLOCKCHAIN_MINT_ADDRESS"),
         parts.clock,
         former_keys=lambda gateway_id: former_keys(
@@ -128,14 +127,6 @@ def ingest_service(parts: Parts) -> IngestService:
         ),
         on_commit=parts.relay.committed,
         on_sample=parts.relay.sampled,
-    )
-
-
-def reading_rules(group: TokenizationConfig) -> ReadingRules:
-    """Return the limits of a reading."""
-    return ReadingRules(
-        max_reading_wh=int(group.max_reading_kwh * 1000),
-        reading_max_age_days=group.reading_max_age_days,
     )
 
 
@@ -206,7 +197,7 @@ def api_role(
             parts.database,
             parts.clock,
             parts.live,
-            lambda: reading_rules(parts.live.current()),
+            lambda: parts.live.current().reading_rules,
             parts.relay.pass_wanted,
             lambda: parts.relay.feed,
         ),

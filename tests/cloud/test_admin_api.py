@@ -17,7 +17,6 @@ from gridtokenx_cloud.adapters.store.views import SqlViews
 from gridtokenx_cloud.desk import administration
 from gridtokenx_cloud.settings import load_settings
 from gridtokenx_cloud.settings.live import LiveTokenization
-from gridtokenx_cloud.wiring import reading_rules
 from gridtokenx_wire.claim import Claim, ClaimedMeter, encode_claim
 from gridtokenx_wire.signing import signer
 from tests.support import build_cloud as build
@@ -99,7 +98,7 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
                 cloud.database,
                 cloud.clock,
                 live,
-                lambda: reading_rules(live.current()),
+                lambda: live.current().reading_rules,
                 lambda: told.append("pass"),
                 lambda: live_events,
             ),
@@ -243,7 +242,7 @@ async def test_a_changed_setting_is_in_force_at_once_audited_and_survives_a_rest
     answer = await office.ask("PATCH", "tokenization/config", body=body)
 
     assert answer.json()["values"]["max_reading_kwh"] == "1.5"
-    assert reading_rules(office.live.current()).max_reading_wh == 1_500
+    assert office.live.current().reading_rules.max_reading_wh == 1_500
     overrides = SqlOverrides(office.cloud.database, office.cloud.clock, actor="test")
     started_again = LiveTokenization(
         load_settings(environ={}, complete=False), overrides.values, office.cloud.clock.now_ms

@@ -11,10 +11,19 @@ from gridtokenx_cloud.errors import ConfigError, StoreBusyError
 from gridtokenx_cloud.mint_wiring import rules_of
 from gridtokenx_cloud.settings import Settings, TokenizationConfig, load_settings
 from gridtokenx_cloud.settings.live import LIVE_FIELDS, LiveTokenization, overridden, texts_of
+from gridtokenx_cloud.verify import ReadingRules
 
 CHANGED = {
     "max_reading_kwh": "50",
     "reading_max_age_days": "30",
+    "spike_action": "hold",
+    "spike_percent": "300",
+    "spike_rated_percent": "40",
+    "stuck_action": "remark",
+    "stuck_wh": "250",
+    "chain_gap_action": "hold",
+    "chain_gap_wait_secs": "7200",
+    "phase_sum_action": "hold",
     "auto_mint_enabled": "false",
     "auto_mint_percentage": "20",
     "auto_trigger_on_submit": "true",
@@ -62,6 +71,22 @@ def test_every_live_field_can_be_changed_and_the_others_cannot(settings: Setting
     assert (before.batch_size, after.batch_size, after.mint_threshold_wh) == (70, 99, 500)
     assert before.auto_mint_enabled
     assert not after.auto_mint_enabled
+
+
+def test_each_setting_of_a_reading_rule_reaches_the_rule(settings: Settings) -> None:
+    assert settings.tokenization.reading_rules == ReadingRules()
+    assert overridden(settings, CHANGED).reading_rules == ReadingRules(
+        max_reading_wh=50_000,
+        reading_max_age_days=30,
+        spike_holds=True,
+        spike_percent=300,
+        spike_rated_percent=40,
+        stuck_holds=False,
+        stuck_wh=250,
+        chain_gap_holds=True,
+        chain_gap_wait_s=7_200,
+        phase_sum_holds=True,
+    )
 
 
 def test_a_change_is_seen_within_a_second_and_goes_back_to_the_environments_value(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gridtokenx_cloud.remarks import Remark, last_slot, remarks_on
+from gridtokenx_cloud.verify import ReadingRules
 from gridtokenx_wire.encoding import line_hash
 from gridtokenx_wire.record import LiveValues, Quality, SlotRecord
 from tests.support import build_cloud as build
@@ -36,7 +37,8 @@ def remarked(earlier: SlotRecord, later: SlotRecord) -> Remark:
     """Return what is remarked of *later* when it follows *earlier* in an unbroken chain."""
     one, other = chained(earlier, later)
     last = last_slot(one, GATEWAY.line(one), one.stamp.wall_ms)
-    return remarks_on(other, last, other.stamp.wall_ms, build.meter())
+    seen = last_slot(other, GATEWAY.line(other), other.stamp.wall_ms)
+    return remarks_on(other, seen, [last], build.meter(), ReadingRules())
 
 
 def test_an_ordinary_pair_of_readings_is_not_remarked() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gridtokenx_cloud.adapters.verifier import verify
 from gridtokenx_cloud.ledger import Span, Window, place
 from gridtokenx_cloud.plausibility import Verdict, mark_of, validate_reading
+from gridtokenx_cloud.remarks import Remark
 from gridtokenx_cloud.verify import (
     Code,
     Fault,
@@ -31,6 +32,9 @@ from tests.support import build_cloud as build
 from tests.support.build_cloud import GATEWAY, METER_ID, OTHER_GATEWAY, TOKEN
 
 DAY_SLOTS = 96
+ALL_HOLD = ReadingRules(
+    spike_holds=True, stuck_holds=True, chain_gap_holds=True, phase_sum_holds=True
+)
 
 
 def opened(line: bytes) -> Record | Fault:
@@ -59,6 +63,7 @@ def judged(
     meter: Meter | None = None,
     rules: ReadingRules | None = None,
     undated: bool = False,
+    odd: Remark = Remark.NONE,
     others: Sequence[Window] = (),
 ) -> Verdict:
     dated_ms = None if undated else slot.stamp.wall_ms
@@ -70,6 +75,7 @@ def judged(
         dated_ms=dated_ms,
         now_ms=build.NOON_MS,
         rules=rules or ReadingRules(),
+        odd=odd,
         others=others,
     )
 
@@ -258,6 +264,7 @@ def every_fault() -> list[Fault]:
         judged(build.slot(100, 50_000), base).fault,
         judged(old, None).fault,
         judged(future, None).fault,
+        *(judged(build.slot(100, 1_001), base, rules=ALL_HOLD, odd=odd).fault for odd in Remark),
     ]
     return [one for one in found if isinstance(one, Fault)]
 

@@ -32,11 +32,7 @@ def _rules(context: CommandContext) -> ReadingRules:
     from gridtokenx_cloud.settings.live import overridden
 
     overrides = SqlOverrides(context.database(), context.clock, actor=context.actor)
-    group = overridden(context.settings, overrides.values())
-    return ReadingRules(
-        max_reading_wh=int(group.max_reading_kwh * 1000),
-        reading_max_age_days=group.reading_max_age_days,
-    )
+    return overridden(context.settings, overrides.values()).reading_rules
 
 
 @click.group("user")

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from gridtokenx_cloud.events import MarketEvent
 from gridtokenx_cloud.ledger import Span, Window
-from gridtokenx_cloud.remarks import LastSlot, Remark
+from gridtokenx_cloud.remarks import LastSlot, Remark, Trail
 from gridtokenx_cloud.tenure import Ownership, Tenure
 from gridtokenx_cloud.verify import Code, Fault, Meter
 from gridtokenx_wire.receipt import Ranges
@@ -25,8 +25,7 @@ class EpochBook:
     span: Span | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """Names a record whose signature holds, before anything is known of it."""
 
     gateway_id: str
@@ -86,6 +85,8 @@ class Books:
         archived: Those of them whose line has left the store.
         windows: Meter to what each of its epochs with credited readings covers.
         last_slots: Stored slot with the highest `seq` of a stream.
+        trails: Of streams whose last stored slot is not the last accepted one: both, and what is
+            between them.
         tenures: Who reads a meter when; only of meters that moved.
         owners: Who owns a meter when; only of meters that changed hands.
         key_ends_ms: When a replaced key ends; only of gateways whose key is replaced.
@@ -103,6 +104,7 @@ class Books:
     archived: set[tuple[str, str, int]] = field(default_factory=set)
     windows: dict[str, dict[str, Window]] = field(default_factory=dict)
     last_slots: dict[StreamKey, LastSlot] = field(default_factory=dict)
+    trails: dict[StreamKey, Trail] = field(default_factory=dict)
     tenures: dict[str, tuple[Tenure, ...]] = field(default_factory=dict)
     owners: dict[str, tuple[Ownership, ...]] = field(default_factory=dict)
     key_ends_ms: dict[str, int] = field(default_factory=dict)
@@ -111,9 +113,9 @@ class Books:
     reading_ids: Iterator[int] = field(default_factory=lambda: iter(()))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class NewReading:
-    """One row of `meter_readings`."""
+    """One row of `meter_readings`; not frozen, as making one would take three times as long."""
 
     reading_id: int
     slot: SlotRecord

@@ -1,7 +1,7 @@
 """The `TOKENIZATION_*` settings: what a reading is worth, and when it is minted."""
 
 from decimal import Decimal
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -9,6 +9,7 @@ from pydantic_settings import SettingsConfigDict
 from gridtokenx_cloud.settings.base import Group
 from gridtokenx_cloud.settings.values import PlainDecimal, PlainInt, WholeWhDecimal
 from gridtokenx_cloud.tokenization import RetryPolicy, retry_delay_s
+from gridtokenx_cloud.verify import ReadingRules
 
 
 class TokenizationConfig(Group):
@@ -30,6 +31,30 @@ class TokenizationConfig(Group):
     )
     reading_max_age_days: PlainInt = Field(
         7, ge=1, le=365, description="Older readings, by their own time, are held"
+    )
+    spike_action: Literal["hold", "remark"] = Field(
+        "remark", description="What becomes of more energy than the measured power explains"
+    )
+    spike_percent: PlainInt = Field(
+        280, ge=100, le=10_000, description="Most energy, in % of what the measured power gives"
+    )
+    spike_rated_percent: PlainInt = Field(
+        25, ge=0, le=100, description="A spike is beyond that by this % of a slot at rated power"
+    )
+    stuck_action: Literal["hold", "remark"] = Field(
+        "hold", description="What becomes of a register that stands still under power"
+    )
+    stuck_wh: PlainInt = Field(
+        100, ge=1, le=1_000_000, description="Measured power of so much must move a register, Wh"
+    )
+    chain_gap_action: Literal["hold", "remark"] = Field(
+        "remark", description="What becomes of a reading whose predecessor is missing"
+    )
+    chain_gap_wait_secs: PlainInt = Field(
+        86_400, ge=60, le=2_592_000, description="A missing line holds others for so long, s"
+    )
+    phase_sum_action: Literal["hold", "remark"] = Field(
+        "remark", description="What becomes of phases that don't add up, as the gateway finds"
     )
     auto_mint_enabled: bool = Field(
         True, description="Seal new batches; sealed ones are brought to their end in any case"
@@ -65,6 +90,22 @@ class TokenizationConfig(Group):
     transaction_timeout_secs: PlainInt = Field(
         60, ge=10, le=600, description="A transaction in flight for longer is reported as slow, s"
     )
+
+    @property
+    def reading_rules(self) -> ReadingRules:
+        """The limits of a reading."""
+        return ReadingRules(
+            max_reading_wh=int(self.max_reading_kwh * 1000),
+            reading_max_age_days=self.reading_max_age_days,
+            spike_holds=self.spike_action == "hold",
+            spike_percent=self.spike_percent,
+            spike_rated_percent=self.spike_rated_percent,
+            stuck_holds=self.stuck_action == "hold",
+            stuck_wh=self.stuck_wh,
+            chain_gap_holds=self.chain_gap_action == "hold",
+            chain_gap_wait_s=self.chain_gap_wait_secs,
+            phase_sum_holds=self.phase_sum_action == "hold",
+        )
 
     @property
     def retry_policy(self) -> RetryPolicy:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from gridtokenx_cloud.adapters.store.database import Connection, Database, Row
 from gridtokenx_cloud.adapters.store.ingest_load import load_epochs, lock_meter
-from gridtokenx_cloud.adapters.store.ingest_rows import save_epochs
+from gridtokenx_cloud.adapters.store.ingest_rows import save_epochs, settle_covered
 from gridtokenx_cloud.adapters.store.outbox import append_audit, append_event
 from gridtokenx_cloud.errors import NotFoundError, ValidationError
 from gridtokenx_cloud.events import ADMIN_STREAM, MarketEvent, user_stream
@@ -15,6 +15,7 @@ from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.ports.ingest import EpochBook
 from gridtokenx_cloud.reading_events import failed_event, received_event
 from gridtokenx_cloud.registry import HeldReading, check_epoch_name, release
+from gridtokenx_cloud.remarks import Trail, follow, last_slot, remarks_on
 from gridtokenx_cloud.verify import Fault, Meter, ReadingRules, fault
 from gridtokenx_wire.encoding import parse_line
 from gridtokenx_wire.record import SlotRecord
@@ -99,9 +100,12 @@ class SqlHeldReadings:
                 " ORDER BY r.seq",
                 (meter_id, epoch),
             ).fetchall()
+            trail: Trail = ()
             for row in rows:
                 held = _Held(tx, row)
-                self._settle(tx, held, held.judge(rules))
+                verdict = held.judge(rules, trail)
+                trail = follow(trail, held.seen, accepted=verdict.status == "accepted")
+                self._settle(tx, held, verdict)
             append_audit(
                 tx,
                 at_ms=self._clock.now_ms(),
@@ -122,6 +126,7 @@ class SqlHeldReadings:
             held.book.span = verdict.span
             key = (held.meter.meter_id, held.reading.epoch)
             save_epochs(tx, {key: held.book}, self._clock.now_ms())
+            settle_covered(tx, [held.meter.meter_id])
         self._tell(tx, held, *held.events(verdict))
 
     def _tell(self, tx: Connection, held: "_Held", *events: MarketEvent) -> None:
@@ -151,6 +156,8 @@ class _Held:
         self.code = row["reason"]
         self.dated_ms: int | None = row["reading_timestamp_ms"]
         self.received_ms: int = row["submitted_at_ms"]
+        at_ms = self.received_ms if self.dated_ms is None else self.dated_ms
+        self.seen = last_slot(record, row["line"], at_ms)
         meter = lock_meter(tx, row["meter_id"])
         if meter is None:
             raise NotFoundError(f"Meter {row['meter_id']} is not enrolled.")
@@ -168,7 +175,8 @@ class _Held:
             reason=row["reason"],
         )
 
-    def judge(self, rules: ReadingRules) -> Verdict:
+    def judge(self, rules: ReadingRules, trail: Trail) -> Verdict:
+        known = trail if self.book.span is not None else ()
         return validate_reading(
             self.reading.mark,
             self.book.span,
@@ -177,6 +185,7 @@ class _Held:
             dated_ms=self.dated_ms,
             now_ms=self.received_ms,
             rules=rules,
+            odd=remarks_on(self.slot, self.seen, known, self.meter, rules),
             others=self.others,
         )
 

@@ -3,6 +3,8 @@
 import json
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 from gridtokenx_cloud.adapters.store.database import Connection, Row
@@ -11,9 +13,9 @@ from gridtokenx_cloud.ledger import Mark, Span, covers, window
 from gridtokenx_cloud.ports.ingest import Books, ClockTie, EpochBook, Identity, StreamKey
 from gridtokenx_cloud.remarks import LastSlot
 from gridtokenx_cloud.verify import Meter
-from gridtokenx_wire.encoding import line_hash
+from gridtokenx_wire.encoding import line_hash, parse_line
 from gridtokenx_wire.receipt import Ranges
-from gridtokenx_wire.record import GATEWAY_STREAM
+from gridtokenx_wire.record import FIRST_PREV, GATEWAY_STREAM, SlotRecord
 
 METER_SQL = (
     "SELECT m.meter_id, m.gateway_id, m.user_id, u.wallet, m.rated_power_w, m.resolution_wh,"
@@ -30,6 +32,17 @@ _READINGS_SQL = """
 SELECT r.reading_id, r.seq, r.boot_id, r.mono_ms, r.at_ms, r.import_wh, r.export_wh,
        r.active_power_w, r.line
 FROM {keys} k JOIN meter_readings r ON r.reading_id = k.id
+"""
+# What is stored of an epoch after its last accepted reading: held, or rejected since. Rare, and no
+# more of it than an operator leaves lying for days.
+_TRAIL_SQL = """
+SELECT r.meter_id, r.epoch, r.seq, r.boot_id, r.mono_ms, r.at_ms, r.import_wh, r.export_wh,
+       r.active_power_w, r.line
+FROM {keys} k JOIN meter_readings r ON r.meter_id = k.stream AND r.epoch = k.epoch
+     AND r.seq > k.newest AND r.seq >= coalesce(
+         (SELECT x.seq FROM meter_readings x WHERE x.meter_id = k.stream AND x.epoch = k.epoch
+              AND x.seq > k.newest ORDER BY x.seq DESC LIMIT 1 OFFSET 999), 0)
+ORDER BY r.meter_id, r.epoch, r.seq
 """
 # Ranges do not overlap: of those that begin before the asked for only the last one can reach it.
 _RANGES_SQL = """
@@ -191,6 +204,7 @@ def _load_lines(tx: Connection, books: Books, touched: Mapping[StreamKey, set[in
 def _load_epochs(tx: Connection, books: Books, keys: list[StreamKey]) -> None:
     touched = set(keys)
     rows, readings = _epochs(tx, _names(meter for meter, _ in keys), touched)
+    waiting: dict[StreamKey, Row] = {}
     for row in rows:
         meter_id, epoch = row["meter_id"], row["epoch"]
         book = _book(row, readings)
@@ -198,10 +212,26 @@ def _load_epochs(tx: Connection, books: Books, keys: list[StreamKey]) -> None:
             books.epochs[meter_id, epoch] = book
             if (last := readings.get(row["last_reading_id"])) is not None:
                 books.last_slots[meter_id, epoch] = _last_slot(last)
+                newest_id = row["newest_reading_id"]
+                if newest_id is not None and newest_id != row["last_reading_id"]:
+                    waiting[meter_id, epoch] = readings[newest_id]
         if row["opened_at_ms"] > moved_at_ms(books, meter_id):
             books.meters_with_epochs.add(meter_id)
         if book.span is not None:
             books.windows.setdefault(meter_id, {})[epoch] = window(book.span)
+    if waiting:
+        _load_trails(tx, books, waiting)
+
+
+def _load_trails(tx: Connection, books: Books, waiting: Mapping[StreamKey, Row]) -> None:
+    """Load what is stored after the last accepted reading of each epoch in *waiting*."""
+    trails = {key: [_last_slot(newest)] for key, newest in waiting.items()}
+    asked = [(*key, newest["seq"]) for key, newest in sorted(waiting.items(), key=itemgetter(0))]
+    for row in _rows(tx, _TRAIL_SQL, ("stream", "epoch", "#newest"), asked):
+        record = parse_line(row["line"])
+        prev = record.prev if isinstance(record, SlotRecord) else FIRST_PREV
+        trails[row["meter_id"], row["epoch"]].append(replace(_last_slot(row), prev=prev))
+    books.trails.update(trails)
 
 
 def _epochs(

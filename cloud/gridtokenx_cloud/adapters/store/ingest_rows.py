@@ -1,7 +1,7 @@
 """Write the changes of one batch, inside the caller's transaction."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -67,15 +67,18 @@ _COUNT_FLOOD_SQL = """
 INSERT INTO rejection_floods (gateway_id, day_ms, lines) VALUES (?, ?, ?)
 ON CONFLICT (gateway_id, day_ms) DO UPDATE SET lines = rejection_floods.lines + excluded.lines
 """
-# A reading that came too old is covered once a newer one of its epoch is credited; one from
-# before the baseline is not, and stays with the operator.
-_TOO_OLD_TO_LATE_SQL = """
+# What waits only for a better reading is covered once a newer one of its epoch is credited and the
+# registers of both agree; what is from before the baseline is not, and stays with the operator.
+_COVERED_TO_LATE_SQL = """
 UPDATE meter_readings INDEXED BY meter_readings_held SET status = 'late', reason = NULL
-WHERE status = 'held' AND reason = 'ReadingTooOld' AND meter_id IN (
-    SELECT meter_id FROM {meters} k) AND EXISTS (
+WHERE status = 'held' AND reason IN ('ReadingTooOld', 'Spike', 'Stuck', 'ChainGap', 'PhaseSum')
+AND meter_id IN (SELECT meter_id FROM {meters} k) AND EXISTS (
     SELECT 1 FROM meter_epochs e
+    JOIN meter_readings b ON b.reading_id = e.baseline_reading_id
+    JOIN meter_readings n ON n.reading_id = e.newest_reading_id
     WHERE e.meter_id = meter_readings.meter_id AND e.epoch = meter_readings.epoch
-    AND meter_readings.seq BETWEEN e.baseline_seq AND e.newest_seq)
+    AND meter_readings.seq BETWEEN b.seq AND n.seq
+    AND meter_readings.export_wh BETWEEN b.export_wh AND n.export_wh)
 """
 # Whoever locks several readings does so by number.
 _DATE_SQL = """
@@ -109,14 +112,19 @@ def save_changes(tx: Connection, changes: Changes) -> None:
             },
         )
     if changes.newest_moved:
-        meters = sorted({meter_id for meter_id, _ in changes.epochs})
-        sql = _TOO_OLD_TO_LATE_SQL.format(meters=tx.dialect.rows("meter_id"))
-        tx.execute(sql, (json.dumps([[meter_id] for meter_id in meters]),))
+        settle_covered(tx, {meter_id for meter_id, _ in changes.epochs})
     for gateway_id, lines in sorted(changes.uncounted.items()):
         tx.execute(_COUNT_FLOOD_SQL, (gateway_id, at_ms // _DAY_MS * _DAY_MS, lines))
     refused = [new for new in changes.rejections if _is_news(tx, new, at_ms)]
     told = [(new.streams, new.event) for new in refused]
     append_events(tx, [*changes.events, *told], at_ms, changes.readings)
+
+
+def settle_covered(tx: Connection, meter_ids: Iterable[str]) -> None:
+    """Let held readings be late whose energy a newer one has credited."""
+    meters = [[meter_id] for meter_id in sorted(meter_ids)]
+    sql = _COVERED_TO_LATE_SQL.format(meters=tx.dialect.rows("meter_id"))
+    tx.execute(sql, (json.dumps(meters),))
 
 
 def _is_news(tx: Connection, new: NewRejection, at_ms: int) -> bool:
