@@ -1,6 +1,6 @@
 """The records a gateway signs; every number an integer, every unit in its name."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import ClassVar, Literal
 
@@ -56,6 +56,9 @@ class LiveValues:
     power_factor_milli: int | None = None
 
 
+NO_VALUES = LiveValues()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stamp:
     """Which record this is, and when its last byte came in.
@@ -100,7 +103,7 @@ class SlotRecord:
     token: str
     prev: str
     flags: Quality = Quality.NONE
-    live: LiveValues = field(default_factory=LiveValues)
+    live: LiveValues = NO_VALUES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +113,7 @@ class SampleRecord:
     kind: ClassVar[Literal["sample"]] = "sample"
     stamp: Stamp
     flags: Quality = Quality.NONE
-    live: LiveValues = field(default_factory=LiveValues)
+    live: LiveValues = NO_VALUES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ refuses nothing by itself.
 import re
 
 from gridtokenx_wire import base58
-from gridtokenx_wire.record import ClockQuality, LiveValues, Quality, SlotRecord, Stamp
+from gridtokenx_wire.record import NO_VALUES, ClockQuality, LiveValues, Quality, SlotRecord, Stamp
 
 _COUNT = "(0|[1-9][0-9]{0,14})"
 _SIGNED = "(0|-?[1-9][0-9]{0,14})"
@@ -23,7 +23,6 @@ _SLOT = re.compile(
     rf'(?:"voltage_mv":{_SIGNED},)?"wall_ms":{_COUNT}}}'
 )
 _CLOCKS = {str(int(quality)): quality for quality in ClockQuality}
-_NO_VALUES = LiveValues()
 _NOTHING = (None,) * 5
 
 
@@ -63,7 +62,7 @@ def read_slot(body: bytes) -> SlotRecord | None:
 
 def _live(*values: str | None) -> LiveValues:
     if values == _NOTHING:
-        return _NO_VALUES
+        return NO_VALUES
     power_w, voltage_mv, current_ma, frequency_mhz, factor = (
         None if value is None else int(value) for value in values
     )

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 
 from gridtokenx_cloud.opened import OpenedLine
 from gridtokenx_cloud.ports.ingest import Books, Changes, Identity, LiveRow, NewSample
-from gridtokenx_wire.record import LiveValues, SampleRecord, SlotRecord
+from gridtokenx_wire.record import NO_VALUES, SampleRecord, SlotRecord
 
 SAMPLE_SPACING_MS = 60_000
 """At most one sample row per meter and this time is stored."""
-_NO_VALUES = LiveValues()
 
 
 @dataclass(slots=True)
@@ -21,7 +20,7 @@ class LiveIntake:
 
     def note(self, record: SlotRecord | SampleRecord, dated_ms: int | None) -> None:
         """Keep the record's values where they are the newest of their meter."""
-        if record.live == _NO_VALUES:
+        if record.live is NO_VALUES or record.live == NO_VALUES:
             return
         meter_id = record.stamp.meter_id
         wall_ms = self.now_ms if dated_ms is None else min(dated_ms, self.now_ms)
