@@ -11,24 +11,24 @@ from gridtokenx_cloud.events import ADMIN_STREAM, with_id
 from gridtokenx_cloud.ports.events import OutboxEvent, StreamHead, Tail
 
 _EVENTS_SQL = f"""
-SELECT e.*, s.epoch,
+SELECT e.*, (SELECT epoch FROM event_streams s WHERE s.stream = e.stream) AS epoch,
     (SELECT epoch FROM event_streams WHERE stream = '{ADMIN_STREAM}') AS admin_epoch
-FROM events e JOIN event_streams s ON s.stream = e.stream
+FROM events e
 """  # noqa: S608 - a constant
-# Rows until *limit* events are together; they are at most as many.
+# Up to the row with which *limit* events are together.
 _TAIL_SQL = f"""
-WITH ahead AS (
-    SELECT event_number, run_length FROM events
-    WHERE event_number > :after ORDER BY event_number LIMIT :limit)
-{_EVENTS_SQL} JOIN (
-    SELECT event_number, SUM(run_length) OVER (ORDER BY event_number) - run_length AS seen
-    FROM ahead) n ON n.event_number = e.event_number
-WHERE n.seen < :limit ORDER BY e.event_number
+{_EVENTS_SQL} WHERE e.event_number > :after AND e.event_number <= (
+    SELECT MAX(event_number) FROM (
+        SELECT event_number, SUM(run_length) OVER (ORDER BY event_number) - run_length AS seen
+        FROM (SELECT event_number, run_length FROM events
+            WHERE event_number > :after ORDER BY event_number LIMIT :limit) a) b
+    WHERE seen < :limit)
+ORDER BY e.event_number
 """  # noqa: S608 - a constant
 # A run that begins up to its longest before the first place asked for may still hold it.
 _HISTORY_SQL = f"""
-{_EVENTS_SQL} WHERE {{stream}}{{place}} > :after - {MAX_RUN - 1} AND {{place}} <= :through
-    AND {{place}} + e.run_length > :after + 1 ORDER BY {{place}}
+{_EVENTS_SQL} WHERE {{stream}}{{place}} > :after - {MAX_RUN - 1}
+    AND {{place}} <= :through AND {{place}} + e.run_length > :after + 1 ORDER BY {{place}}
 """
 
 
