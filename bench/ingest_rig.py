@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
@@ -56,7 +55,7 @@ def messages(slots: int, lines_per_message: int) -> Iterator[Message]:
             lines = []
             for seq in range(first, first + lines_per_message):
                 at = build.stamp(seq, meter_id=f"M-{number}")
-                slot = replace(build.slot(at=at, export_wh=seq * 100), prev=last[number])
+                slot = build.slot(at=at, export_wh=seq * 100)._replace(prev=last[number])
                 lines.append(gateway.line(slot))
                 last[number] = line_hash(lines[-1])
             yield gateway.message(*lines)

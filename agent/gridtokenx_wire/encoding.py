@@ -35,7 +35,7 @@ _HEX32 = re.compile(r"[0-9a-f]{32}\Z")
 _EVENT = re.compile(r"[A-Z][A-Za-z0-9]{0,63}\Z")
 _DETAIL = re.compile(r"[ -~]{0,200}\Z")
 
-_STAMP_KEYS = tuple(f.name for f in fields(Stamp))
+_STAMP_KEYS = Stamp._fields
 _LIVE_KEYS = tuple(f.name for f in fields(LiveValues))
 _ALWAYS = {"v", "kind", *_STAMP_KEYS}
 _REQUIRED: dict[str, set[str]] = {

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 WIRE_VERSION = 1
 GATEWAY_STREAM = "_gateway"
@@ -59,8 +59,7 @@ class LiveValues:
 NO_VALUES = LiveValues()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stamp:
+class Stamp(NamedTuple):
     """Which record this is, and when its last byte came in.
 
     Attributes:
@@ -82,8 +81,7 @@ class Stamp:
     clock: ClockQuality
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlotRecord:
+class SlotRecord(NamedTuple):
     """Cumulative registers at a slot's edge: the only record that can become tokens.
 
     Attributes:
@@ -95,7 +93,6 @@ class SlotRecord:
         flags: `Quality` bits.
     """
 
-    kind: ClassVar[Literal["slot"]] = "slot"
     stamp: Stamp
     interval_s: int
     import_wh: int
@@ -104,6 +101,11 @@ class SlotRecord:
     prev: str
     flags: Quality = Quality.NONE
     live: LiveValues = NO_VALUES
+
+    @property
+    def kind(self) -> Literal["slot"]:
+        """The record's kind on the wire."""
+        return "slot"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

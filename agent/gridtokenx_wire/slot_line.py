@@ -41,22 +41,14 @@ def read_slot(body: bytes) -> SlotRecord | None:
     prev, seq, token, voltage_mv, wall_ms = last
     base58.decode_key(token)
     return SlotRecord(
-        stamp=Stamp(
-            meter_id=meter_id,
-            epoch=epoch,
-            seq=int(seq),
-            boot_id=boot_id,
-            mono_ms=int(mono_ms),
-            wall_ms=int(wall_ms),
-            clock=_CLOCKS[clock],
-        ),
-        interval_s=int(interval_s),
-        import_wh=int(import_wh),
-        export_wh=int(export_wh),
-        token=token,
-        prev=prev,
-        flags=Quality.NONE if flags == "0" else Quality(int(flags)),
-        live=_live(power_w, voltage_mv, current_ma, frequency_mhz, factor),
+        Stamp(meter_id, epoch, int(seq), boot_id, int(mono_ms), int(wall_ms), _CLOCKS[clock]),
+        int(interval_s),
+        int(import_wh),
+        int(export_wh),
+        token,
+        prev,
+        Quality.NONE if flags == "0" else Quality(int(flags)),
+        _live(power_w, voltage_mv, current_ma, frequency_mhz, factor),
     )
 
 

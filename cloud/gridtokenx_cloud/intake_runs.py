@@ -56,7 +56,7 @@ class _Head:
             or stamp.clock is ClockQuality.UNSYNCHRONISED
             or passed_ms <= 0
             or moved_wh < 0
-            or slot.flags & Quality.POWER_MISMATCH
+            or (slot.flags and Quality.POWER_MISMATCH in slot.flags)
         ):
             return False
         power_w = slot.live.active_power_w

@@ -28,7 +28,7 @@ LIVE = LiveValues(active_power_w=-1500, voltage_mv=230_100)
 def slot() -> SlotRecord:
     record = build.record("slot", "HOUSE.17", 1)
     assert isinstance(record, SlotRecord)
-    return replace(record, live=LIVE)
+    return record._replace(live=LIVE)
 
 
 def test_energy_is_announced_as_a_counter_that_only_grows() -> None:

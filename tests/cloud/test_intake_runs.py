@@ -1,8 +1,8 @@
 """The short way of a usual line and the long way of every line come to the same."""
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import count
 
 from hypothesis import example, given
@@ -89,33 +89,34 @@ class Sender:
 
     def _twisted(self, twist: str | None, slot: SlotRecord, before: SlotRecord) -> OpenedLine:
         at = slot.stamp
-        made = {
+        twisted: dict[str, Callable[[], SlotRecord]] = {
             "again": lambda: before,
-            "another line under the same seq": lambda: replace(before, import_wh=1),
-            "late": lambda: replace(slot, stamp=build.stamp(at.seq - 1, meter_id=at.meter_id)),
-            "no chain": lambda: replace(slot, prev="f" * 32),
-            "register backwards": lambda: replace(slot, export_wh=before.export_wh - 1),
-            "register stands": lambda: replace(slot, export_wh=before.export_wh),
-            "other boot": lambda: replace(
-                slot, stamp=replace(at, boot_id="e" * 32, mono_ms=at.mono_ms + 99 * SLOT_MS)
+            "another line under the same seq": lambda: before._replace(import_wh=1),
+            "late": lambda: slot._replace(stamp=build.stamp(at.seq - 1, meter_id=at.meter_id)),
+            "no chain": lambda: slot._replace(prev="f" * 32),
+            "register backwards": lambda: slot._replace(export_wh=before.export_wh - 1),
+            "register stands": lambda: slot._replace(export_wh=before.export_wh),
+            "other boot": lambda: slot._replace(
+                stamp=at._replace(boot_id="e" * 32, mono_ms=at.mono_ms + 99 * SLOT_MS)
             ),
-            "no time passed": lambda: replace(
-                slot, stamp=replace(at, mono_ms=before.stamp.mono_ms)
+            "no time passed": lambda: slot._replace(
+                stamp=at._replace(mono_ms=before.stamp.mono_ms)
             ),
-            "clock unknown": lambda: replace(
-                slot, stamp=replace(at, clock=ClockQuality.UNSYNCHRONISED)
+            "clock unknown": lambda: slot._replace(
+                stamp=at._replace(clock=ClockQuality.UNSYNCHRONISED)
             ),
-            "in the future": lambda: replace(
-                slot, stamp=replace(at, wall_ms=build.NOON_MS + 300_001)
+            "in the future": lambda: slot._replace(
+                stamp=at._replace(wall_ms=build.NOON_MS + 300_001)
             ),
-            "too old": lambda: replace(
-                slot, stamp=replace(at, wall_ms=build.NOON_MS - 7 * 86_400_000 - 1)
+            "too old": lambda: slot._replace(
+                stamp=at._replace(wall_ms=build.NOON_MS - 7 * 86_400_000 - 1)
             ),
-            "other token": lambda: replace(slot, token="1" * 32),
-            "phases do not add up": lambda: replace(slot, flags=Quality.POWER_MISMATCH),
-            "remarks that hold nothing": lambda: replace(slot, flags=Quality.RE_READ),
-            "other epoch": lambda: replace(slot, stamp=replace(at, epoch="00000000000000e2")),
-        }.get(str(twist), lambda: slot)()
+            "other token": lambda: slot._replace(token="1" * 32),
+            "phases do not add up": lambda: slot._replace(flags=Quality.POWER_MISMATCH),
+            "remarks that hold nothing": lambda: slot._replace(flags=Quality.RE_READ),
+            "other epoch": lambda: slot._replace(stamp=at._replace(epoch="00000000000000e2")),
+        }
+        made = twisted.get(str(twist), lambda: slot)()
         line = encode(made)
         if twist == "a sample":
             sample = build.sample(at.seq, 100, at=at)

@@ -1,7 +1,6 @@
 """What is remarked of a reading, and that a remark never holds it."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +28,7 @@ def chained(*slots: SlotRecord) -> list[SlotRecord]:
     done: list[SlotRecord] = []
     for one in slots:
         prev = line_hash(GATEWAY.line(done[-1])) if done else one.prev
-        done.append(replace(one, prev=prev))
+        done.append(one._replace(prev=prev))
     return done
 
 
@@ -92,7 +91,7 @@ def test_without_measured_power_no_step_is_a_spike() -> None:
 
 
 def test_phases_that_do_not_add_up_are_remarked_as_the_gateway_found_it(cloud: Cloud) -> None:
-    odd = replace(slot(96, 1_000), flags=Quality.POWER_MISMATCH)
+    odd = slot(96, 1_000)._replace(flags=Quality.POWER_MISMATCH)
 
     outcome = cloud.take(GATEWAY.sends(odd))
 

@@ -1,7 +1,7 @@
 """Whatever happens on the way, a meter is credited what its register moved: no Wh more or less."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count, cycle
 
 import pytest
@@ -128,7 +128,7 @@ def lines_of(
             plain = build.slot(
                 at=stamp, export_wh=export_wh, live=LiveValues(active_power_w=power_w)
             )
-            slot = replace(plain, prev=prev, flags=flags)
+            slot = plain._replace(prev=prev, flags=flags)
             prev = line_hash(GATEWAY.line(slot))
             sent.append(Sent(epoch, slot))
             at_slot += 1

@@ -32,7 +32,7 @@ def day(*slots: tuple[int, int, int | None]) -> dict[int, SlotRecord]:
     prev = None
     for seq, export_wh, power_w in slots:
         slot = build.slot(seq, export_wh, live=LiveValues(active_power_w=power_w))
-        done[seq] = slot if prev is None else replace(slot, prev=prev)
+        done[seq] = slot if prev is None else slot._replace(prev=prev)
         prev = line_hash(GATEWAY.line(done[seq]))
     return done
 
@@ -219,7 +219,7 @@ def test_a_line_that_never_comes_stops_no_meter_for_ever(new_cloud: NewCloud) ->
 def test_phases_that_do_not_add_up_hold_until_they_do(new_cloud: NewCloud) -> None:
     cloud = new_cloud(replace(ALL_HOLD, chain_gap_holds=False))
     slots = day(*((seq, seq * 10, None) for seq in range(96, 99)))
-    odd = replace(slots[97], flags=Quality.POWER_MISMATCH)
+    odd = slots[97]._replace(flags=Quality.POWER_MISMATCH)
 
     take_each(cloud, [slots[96], odd])
     before = cloud.readings()
@@ -231,7 +231,7 @@ def test_phases_that_do_not_add_up_hold_until_they_do(new_cloud: NewCloud) -> No
 
 def test_what_is_only_remarked_is_credited(new_cloud: NewCloud) -> None:
     cloud = new_cloud(ReadingRules())
-    odd = replace(SPIKE[98], flags=Quality.POWER_MISMATCH)
+    odd = SPIKE[98]._replace(flags=Quality.POWER_MISMATCH)
 
     take_each(cloud, [SPIKE[95], SPIKE[96], odd])
 
