@@ -1,5 +1,6 @@
 """Readings of one meter are one row of the outbox, and the same events as ever to who reads it."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +12,9 @@ from gridtokenx_cloud.adapters.store.database import Database
 from gridtokenx_cloud.adapters.store.events import SqlEventStore
 from gridtokenx_cloud.adapters.store.migrate import migrate, rollback
 from gridtokenx_cloud.adapters.store.outbox import append_events
+from gridtokenx_cloud.broadcast import Broadcast
 from gridtokenx_cloud.errors import StoreRefusedError
+from gridtokenx_cloud.event_protocol import Connect, ResumePoint
 from gridtokenx_cloud.events import ADMIN_STREAM, MarketEvent, to_json, user_stream
 from gridtokenx_cloud.ports.ingest import NewReading
 from gridtokenx_cloud.reading_events import received_event
@@ -20,6 +23,8 @@ from gridtokenx_cloud.verify import Meter
 from gridtokenx_wire.record import LiveValues
 from tests.support import build_cloud as build
 from tests.support import build_events
+from tests.support.build_cloud import FakeClock
+from tests.support.fake_events import FakeOutlet
 
 AT_MS = build.NOON_MS
 METERS = (
@@ -218,6 +223,29 @@ def test_a_run_takes_a_fraction_of_the_place_its_events_would(database: Database
 
     assert size / 15 < 100
     assert all(len(body) > 500 for _, _, body in model.events)
+
+
+def test_a_client_goes_on_in_the_middle_of_a_run(database: Database) -> None:
+    model = written(database, [Commit(tuple(reading(number) for number in range(1, 6)))])
+    hub = Broadcast(model.store, FakeClock())
+    hub.pump(0.0)
+    point = ResumePoint(stream="me", epoch=model.store.head("user:ann").epoch, offset=2)
+    ann, desk = FakeOutlet(), FakeOutlet()
+
+    hub.admit(build_events.owner("ann"), ann, Connect(ticket=None, streams=(point,)), 0.0)
+    hub.admit(build_events.staff(), desk, Connect(ticket=None), 0.0)
+    more = Commit((reading(6), reading(7)))
+    with database.transaction() as tx:
+        append_events(tx, more.told, AT_MS, more.readings)
+    hub.pump(1.0)
+
+    model.add(more)
+    assert ann.frames[0]["streams"][0]["recovered"]
+    assert ann.chain_holds(2)
+    assert (ann.offsets(), desk.offsets()) == ([3, 4, 5, 6, 7], [6, 7])
+    assert [frame["ev"] for frame in ann.frames[1:]] == [
+        json.loads(body) for _, _, body in model.of("user:ann")[2:]
+    ]
 
 
 def test_no_row_holds_more_than_a_look_up_by_place_reaches_back(database: Database) -> None:
