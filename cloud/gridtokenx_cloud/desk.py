@@ -20,6 +20,7 @@ from gridtokenx_cloud.settings import Settings, TokenizationConfig
 from gridtokenx_cloud.settings.live import LiveTokenization, overridden, texts_of
 from gridtokenx_cloud.verify import ReadingRules
 from gridtokenx_cloud.waiting import Pace
+from gridtokenx_cloud.wallets import check_wallet
 
 
 def administration(
@@ -57,6 +58,7 @@ def administration(
         password_line=password_line,
         new_password=new_password,
         open_claim=lambda text: open_claim(text, verify),
+        check_wallet=lambda user_id, wallet: check_wallet(settings, user_id, wallet),
     )
 
 

@@ -285,6 +285,19 @@ async def test_settings_that_break_a_rule_change_nothing(
     assert office.cloud.rows("SELECT * FROM settings_overrides") == []
 
 
+async def test_an_owners_wallet_comes_back_with_what_the_chain_knows_of_it(office: Office) -> None:
+    first, other = build.wallet(7), build.wallet(8)
+
+    added = await office.ask("POST", "users", body={"user_id": "cyd", "wallet": first})
+    changed = await office.ask("POST", "users/cyd/wallet", body={"wallet": other})
+    refused = await office.ask("POST", "users/cyd/wallet", body={"wallet": "short"})
+
+    said = {"user_id": "cyd", "on_chain": "not_asked", "warning": None}
+    assert (added.status_code, added.json()) == (201, said | {"wallet": first})
+    assert (changed.status_code, changed.json()) == (200, said | {"wallet": other})
+    assert refused.status_code == 422
+
+
 async def test_a_held_reading_is_seen_and_released_by_an_operator(office: Office) -> None:
     reading_id = hold_one(office.cloud)
 

@@ -7,7 +7,12 @@ import pytest
 from solders.pubkey import Pubkey
 from solders.system_program import ID as SYSTEM
 
-from gridtokenx_cloud.adapters.solana_rpc.accounts import account_fault, exists, wallet_fault
+from gridtokenx_cloud.adapters.solana_rpc.accounts import (
+    account_fault,
+    enrolment_fault,
+    exists,
+    wallet_fault,
+)
 from gridtokenx_cloud.adapters.solana_rpc.transactions import TOKEN, TOKEN_2022, Token
 
 MINT, OTHER = Pubkey.new_unique(), Pubkey.new_unique()
@@ -74,3 +79,51 @@ def test_a_wallet_is_a_person_unless_a_program_owns_it() -> None:
     assert wallet_fault({"owner": str(SYSTEM)}) is None
     assert refused is not None
     assert str(TOKEN) in refused
+
+
+def test_a_token_account_given_as_a_wallet_is_told_whose_it_is() -> None:
+    given = str(OTHER)
+
+    refused = enrolment_fault(shown(owner=WALLET) | {"executable": False}, given)
+
+    assert refused == f"Wallet {given} is a token account of {WALLET}; give that wallet itself."
+
+
+@pytest.mark.parametrize("data", [b"\x02" * 166, b"\x02" * 200])
+def test_a_token_2022_account_with_extensions_is_one_too(data: bytes) -> None:
+    owner = Pubkey.from_bytes(b"\x02" * 32)
+    account = {
+        "owner": str(TOKEN_2022),
+        "data": [base64.b64encode(data).decode(), "base64"],
+        "executable": False,
+    }
+
+    assert f"token account of {owner}" in str(enrolment_fault(account, "W"))
+
+
+@pytest.mark.parametrize("data", [bytes(82), b"\x02" * 355])
+def test_a_mint_and_a_shared_signature_are_no_token_accounts(data: bytes) -> None:
+    account = {
+        "owner": str(TOKEN),
+        "data": [base64.b64encode(data).decode(), "base64"],
+        "executable": False,
+    }
+
+    assert f"an account of program {TOKEN}" in str(enrolment_fault(account, "W"))
+
+
+def test_what_is_no_token_account_is_told_by_what_it_is() -> None:
+    program = {"owner": str(OTHER), "data": ["", "base64"], "executable": True}
+    kind_mint = base64.b64encode(bytes(165) + b"\x01" + bytes(100)).decode()
+    mint = {"owner": str(TOKEN_2022), "data": [kind_mint, "base64"], "executable": False}
+    person = {"owner": str(SYSTEM), "data": ["", "base64"], "executable": False}
+
+    told = [enrolment_fault(one, "W") for one in (program, mint, person, None)]
+
+    assert told == [
+        "Wallet W is a program, not a person's; copy the address from the owner's wallet.",
+        f"Wallet W is an account of program {TOKEN_2022}, not a person's; copy the address from the"
+        " owner's wallet.",
+        None,
+        None,
+    ]

@@ -1,6 +1,7 @@
 """The commands about the token, and the service as it is started, over a real socket."""
 
 import asyncio
+import base64
 import itertools
 import json
 from collections.abc import Iterator
@@ -8,10 +9,18 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from solders.hash import Hash
 from solders.keypair import Keypair
+from solders.pubkey import Pubkey
+from solders.system_program import CreateAccountParams, create_account
+from spl.memo.constants import MEMO_PROGRAM_ID
+from spl.token.constants import TOKEN_PROGRAM_ID
+from spl.token.instructions import initialize_account
+from spl.token.models import InitializeAccountParams
 
 from gridtokenx_cloud.__main__ import run
 from gridtokenx_cloud.adapters.keystore import write_keypair
+from gridtokenx_cloud.adapters.solana_rpc.rpc import HttpRpc
 from gridtokenx_cloud.adapters.store.database import open_database
 from gridtokenx_cloud.adapters.store.mint import SqlMintStore
 from gridtokenx_cloud.adapters.store.sqlite import SqliteDatabase
@@ -24,8 +33,9 @@ from gridtokenx_wire import base58
 from gridtokenx_wire.encoding import encode_line
 from gridtokenx_wire.record import FIRST_PREV, ClockQuality, SlotRecord, Stamp
 from gridtokenx_wire.signing import signer
-from tests.support.localnet import served_localnet
+from tests.support.localnet import served_localnet, signed
 from tests.support.mint_world import AUTHORITY, PAYER, add_credits
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.integration
 
@@ -156,6 +166,103 @@ def test_a_reading_is_minted_audited_and_proven_to_a_stranger(
     proof.write_text(proof.read_text().replace('"index": 2', '"index": 3'))
     assert run([*stranger, gateway]) == 1
     assert "not under the root" in capsys.readouterr().err
+
+
+async def made_token_account(url: str, mint: str) -> tuple[str, str]:
+    """Make a token account at an address of its own key; return it and its owner."""
+    account, owner, rpc = Keypair(), Keypair().pubkey(), HttpRpc(url, 30)
+    rent = await rpc.call("getMinimumBalanceForRentExemption", 165)
+    recent = await rpc.call("getLatestBlockhash", {"commitment": "finalized"})
+    instructions = (
+        create_account(
+            CreateAccountParams(
+                from_pubkey=PAYER.pubkey(),
+                to_pubkey=account.pubkey(),
+                lamports=rent,
+                space=165,
+                owner=TOKEN_PROGRAM_ID,
+            )
+        ),
+        initialize_account(
+            InitializeAccountParams(
+                program_id=TOKEN_PROGRAM_ID,
+                account=account.pubkey(),
+                mint=Pubkey.from_string(mint),
+                owner=owner,
+            )
+        ),
+    )
+    blockhash = Hash.from_string(recent["value"]["blockhash"])
+    sent = signed(blockhash, *instructions, payer=PAYER, others=[account])
+    raw = base64.b64encode(bytes(sent)).decode()
+    await rpc.call("sendTransaction", raw, {"encoding": "base64"})
+    finalized = {"commitment": "finalized", "encoding": "base64"}
+    asked = ("getAccountInfo", str(account.pubkey()), finalized)
+    while (await rpc.call(*asked))["value"] is None:  # noqa: ASYNC110 - a node tells nobody
+        await asyncio.sleep(0.01)
+    await rpc.close()
+    return str(account.pubkey()), str(owner)
+
+
+def wallets_of(env_file: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    capsys.readouterr()
+    assert gtx(env_file, "user", "list", "--json") == 0
+    return {row["user_id"]: row["wallet"] for row in json.loads(capsys.readouterr().out)}
+
+
+def test_the_chain_says_which_wallet_is_a_persons_when_one_is_enrolled_or_changed(
+    env_file: Path, token: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fresh, funded = str(Keypair().pubkey()), str(PAYER.pubkey())
+
+    done = gtx(env_file, "user", "add", "ann", "--wallet", fresh, "--json")
+    (added,) = json.loads(capsys.readouterr().out)
+    assert done == gtx(env_file, "user", "wallet", "ann", funded, "--json") == 0
+    (changed,) = json.loads(capsys.readouterr().out)
+    said = []
+    for wallet in (str(TOKEN_PROGRAM_ID), str(MEMO_PROGRAM_ID)):
+        assert gtx(env_file, "user", "add", "eve", "--wallet", wallet) == 1
+        assert gtx(env_file, "user", "wallet", "ann", wallet) == 1
+        said += capsys.readouterr().err.splitlines()
+
+    assert added == {"user_id": "ann", "wallet": fresh, "on_chain": "new", "warning": None}
+    assert (changed["on_chain"], changed["warning"]) == ("wallet", None)
+    assert len(said) == 4
+    assert all("is a program, not a person's; copy the address" in line for line in said)
+    assert wallets_of(env_file, capsys) == {"ann": funded}
+
+
+def test_a_token_account_is_no_wallet_and_names_its_owner(
+    env_file: Path, token: str, localnet: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account, owner = asyncio.run(made_token_account(localnet, token))
+
+    assert gtx(env_file, "user", "add", "ann", "--wallet", account) == 1
+
+    assert f"is a token account of {owner}; give that wallet" in capsys.readouterr().err
+    assert wallets_of(env_file, capsys) == {}
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_owner_is_enrolled_with_a_warning_where_no_node_answers(
+    env_file: Path, capsys: pytest.CaptureFixture[str], *, as_json: bool
+) -> None:
+    text = env_file.read_text()
+    url = f"GTX_CLOUD_SOLANA_RPC_URLS=http://127.0.0.1:{free_port()}"
+    lines = [url if line.startswith("GTX_CLOUD_SOLANA") else line for line in text.splitlines()]
+    env_file.write_text("\n".join(lines) + "\n")
+    assert gtx(env_file, "migrate") == 0
+    capsys.readouterr()
+    wallet = str(Keypair().pubkey())
+
+    code = gtx(env_file, "user", "add", "ann", "--wallet", wallet, *(["--json"] if as_json else []))
+
+    shown = capsys.readouterr()
+    assert code == 0
+    assert wallets_of(env_file, capsys) == {"ann": wallet}
+    warning = json.loads(shown.out)[0]["warning"] if as_json else shown.err
+    assert "before anything is minted to it" in warning
+    assert bool(shown.err) == (not as_json)
 
 
 def made_token(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:

@@ -11,6 +11,7 @@ from gridtokenx_cloud.adapters.store.registry import SqlRegistry
 from gridtokenx_cloud.commands.context import CommandContext
 from gridtokenx_cloud.commands.gateway import gateway
 from gridtokenx_cloud.events import rfc3339
+from gridtokenx_cloud.ports.admin import WalletSeen
 from gridtokenx_cloud.verify import EpochPolicy, ReadingRules
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -46,9 +47,14 @@ def user() -> None:
 @as_json
 @click.pass_obj
 def user_add(context: CommandContext, user_id: str, wallet: str, as_json: bool) -> None:
-    """Enrol the owner USER_ID."""
+    """Enrol the owner USER_ID.
+
+    Where GTX_CLOUD_SOLANA_RPC_URLS is set, the chain is asked whether the wallet is a person's. One
+    that does not exist there yet is right.
+    """
+    seen = _look_at(context, user_id, wallet)
     _registry(context).add_user(user_id, wallet)
-    context.emit([{"user_id": user_id, "wallet": wallet}], as_json)
+    _show_wallet(context, user_id, wallet, seen, as_json)
 
 
 @user.command("list")
@@ -66,8 +72,26 @@ def user_list(context: CommandContext, as_json: bool) -> None:
 @click.pass_obj
 def user_wallet(context: CommandContext, user_id: str, wallet: str, as_json: bool) -> None:
     """Send the tokens of USER_ID to another WALLET, also for credits that wait."""
+    seen = _look_at(context, user_id, wallet)
     _moves(context).set_wallet(user_id, wallet)
-    context.emit([{"user_id": user_id, "wallet": wallet}], as_json)
+    _show_wallet(context, user_id, wallet, seen, as_json)
+
+
+def _look_at(context: CommandContext, user_id: str, wallet: str) -> WalletSeen:
+    from gridtokenx_cloud.wallets import check_wallet
+
+    return check_wallet(context.settings, user_id, wallet)
+
+
+def _show_wallet(
+    context: CommandContext, user_id: str, wallet: str, seen: WalletSeen, as_json: bool
+) -> None:
+    row: dict[str, object] = {"user_id": user_id, "wallet": wallet, "on_chain": seen.on_chain}
+    if as_json:
+        row["warning"] = seen.warning
+    elif seen.warning:
+        click.echo(f"warning: {seen.warning}", err=True)
+    context.emit([row], as_json)
 
 
 @click.group("meter")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from gridtokenx_cloud.verify import EpochPolicy, ReadingRules
 from gridtokenx_cloud.waiting import Pace
@@ -24,6 +24,20 @@ class Enrolment:
     name: str
     rated_power_w: int | None
     epoch_policy: EpochPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class WalletSeen:
+    """What the chain knows of a wallet that may be enrolled.
+
+    Attributes:
+        on_chain: `wallet` = a person's; `new` = nothing yet, as a fresh one is; `not_asked` = no
+            node is configured, or none answered.
+        warning: What the operator should know.
+    """
+
+    on_chain: Literal["wallet", "new", "not_asked"]
+    warning: str | None = None
 
 
 class Registry(Protocol):
@@ -241,6 +255,7 @@ class Administration:
         password_line: (user, password) -> line of the broker's password file.
         new_password: Returns a password nobody can guess.
         open_claim: Signed text -> claim; raises `ValidationError`.
+        check_wallet: (user, wallet) -> what the chain knows; raises `ValidationError`.
     """
 
     desk_of: Callable[[str], Desk]
@@ -254,3 +269,4 @@ class Administration:
     password_line: Callable[[str, str], str]
     new_password: Callable[[], str]
     open_claim: Callable[[str], Claim]
+    check_wallet: Callable[[str, str], WalletSeen]

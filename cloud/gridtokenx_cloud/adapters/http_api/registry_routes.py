@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from gridtokenx_cloud.adapters.http_api.control_routes import Rows
 from gridtokenx_cloud.adapters.http_api.identity import OwnOrigin, Parts
 from gridtokenx_cloud.adapters.http_api.roles import Admin, Office, Operator, OwnDesk
-from gridtokenx_cloud.ports.admin import Enrolment
+from gridtokenx_cloud.ports.admin import Enrolment, WalletSeen
 
 router = APIRouter(prefix="/admin", tags=["registry"])
 
@@ -34,6 +34,15 @@ class NewWallet(_Body):
     """Another wallet of an owner."""
 
     wallet: Name
+
+
+class OwnerWallet(BaseModel):
+    """An owner's wallet, and what the chain knows of it."""
+
+    user_id: str
+    wallet: str
+    on_chain: Literal["wallet", "new", "not_asked"]
+    warning: str | None
 
 
 class NewGateway(_Body):
@@ -150,16 +159,23 @@ def users(desk: OwnDesk) -> Rows:
 
 
 @router.post("/users", status_code=201, dependencies=[Admin, OwnOrigin])
-def add_user(body: NewUser, desk: OwnDesk) -> NewUser:
-    """Enrol an owner."""
+def add_user(body: NewUser, desk: OwnDesk, office: Office) -> OwnerWallet:
+    """Enrol an owner; the chain is asked about the wallet where a node is configured."""
+    seen = office.check_wallet(body.user_id, body.wallet)
     desk.registry.add_user(body.user_id, body.wallet)
-    return body
+    return _owner(body.user_id, body.wallet, seen)
 
 
-@router.post("/users/{user_id}/wallet", status_code=204, dependencies=[Admin, OwnOrigin])
-def set_wallet(user_id: PathName, body: NewWallet, desk: OwnDesk) -> None:
+@router.post("/users/{user_id}/wallet", dependencies=[Admin, OwnOrigin])
+def set_wallet(user_id: PathName, body: NewWallet, desk: OwnDesk, office: Office) -> OwnerWallet:
     """Send an owner's tokens to another wallet, also for credits that wait."""
+    seen = office.check_wallet(user_id, body.wallet)
     desk.moves.set_wallet(user_id, body.wallet)
+    return _owner(user_id, body.wallet, seen)
+
+
+def _owner(user_id: str, wallet: str, seen: WalletSeen) -> OwnerWallet:
+    return OwnerWallet(user_id=user_id, wallet=wallet, on_chain=seen.on_chain, warning=seen.warning)
 
 
 @router.get("/gateways", dependencies=[Admin])

@@ -6,12 +6,15 @@ from typing import Any
 from solders.pubkey import Pubkey
 from solders.system_program import ID as SYSTEM
 
-from gridtokenx_cloud.adapters.solana_rpc.transactions import Token
+from gridtokenx_cloud.adapters.solana_rpc.transactions import TOKEN_PROGRAMS, Token
 
 Shown = dict[str, Any] | None
 """An account as JSON-RPC shows it; None = it does not exist."""
 
 _TOKEN_ACCOUNT_BYTES = 165
+_TOKEN_PROGRAMS = frozenset(map(str, TOKEN_PROGRAMS.values()))
+_MULTISIG_BYTES = 355
+_KIND_OFFSET, _KIND_ACCOUNT = 165, b"\x02"
 _STATE_OFFSET, _INITIALIZED = 108, 1
 
 
@@ -20,6 +23,26 @@ def wallet_fault(account: Shown) -> str | None:
     if account is None or account["owner"] == str(SYSTEM):
         return None
     return f"the wallet is an account of program {account['owner']}, not of a person"
+
+
+def enrolment_fault(account: Shown, wallet: str) -> str | None:
+    """Return why an owner can't be enrolled with a wallet, and whose it is where that shows."""
+    if account is None or wallet_fault(account) is None:
+        return None
+    program = str(account["owner"])
+    data = base64.b64decode(account["data"][0])
+    if program in _TOKEN_PROGRAMS and _is_token_account(data):
+        owner = Pubkey.from_bytes(data[32:64])
+        return f"Wallet {wallet} is a token account of {owner}; give that wallet itself."
+    what = "a program" if account["executable"] else f"an account of program {program}"
+    return f"Wallet {wallet} is {what}, not a person's; copy the address from the owner's wallet."
+
+
+def _is_token_account(data: bytes) -> bool:
+    # In Token-2022 accounts and mints with extensions are told apart by the byte after the base.
+    if len(data) == _MULTISIG_BYTES:
+        return False
+    return len(data) == _TOKEN_ACCOUNT_BYTES or data[_KIND_OFFSET:][:1] == _KIND_ACCOUNT
 
 
 def exists(account: Shown) -> bool:
