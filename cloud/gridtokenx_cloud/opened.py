@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from gridtokenx_cloud.ports.ingest import Identity
 from gridtokenx_cloud.verify import Fault
-from gridtokenx_wire.record import GATEWAY_STREAM, Record
+from gridtokenx_wire.record import GATEWAY_STREAM, ClockQuality, Record
 
 
 @dataclass(slots=True)
@@ -43,7 +43,8 @@ def identity_of(gateway_id: str, record: Record, signer: str | None = None) -> I
     stream = stamp.meter_id
     if stream == GATEWAY_STREAM:
         stream = gateway_stream(gateway_id)
-    return Identity(signer or gateway_id, (stream, stamp.epoch), stamp.seq, stamp.boot_id)
+    told_ms = None if stamp.clock is ClockQuality.UNSYNCHRONISED else stamp.wall_ms
+    return Identity(signer or gateway_id, (stream, stamp.epoch), stamp.seq, stamp.boot_id, told_ms)
 
 
 def gateway_stream(gateway_id: str) -> str:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gridtokenx_cloud.adapters.store.database import Database
 from gridtokenx_cloud.adapters.store.ingest import SqlIngestStore
-from gridtokenx_cloud.adapters.store.ingest_load import load_ranges
+from gridtokenx_cloud.adapters.store.stored_seqs import load_ranges
 from gridtokenx_cloud.errors import StoreBusyError, StoreRefusedError
 from gridtokenx_cloud.intake import Intake
 from gridtokenx_cloud.opened import OpenedLine, identity_of

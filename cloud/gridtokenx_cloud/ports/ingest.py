@@ -26,12 +26,17 @@ class EpochBook:
 
 
 class Identity(NamedTuple):
-    """Names a record whose signature holds, before anything is known of it."""
+    """Names a record whose signature holds, before anything is known of it.
+
+    Attributes:
+        told_ms: Its own time, where its clock was right: the stored one of the same bytes has it.
+    """
 
     gateway_id: str
     key: StreamKey
     seq: int
     boot_id: str
+    told_ms: int | None = None
 
     @property
     def stream(self) -> str:

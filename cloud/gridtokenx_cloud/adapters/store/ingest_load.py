@@ -1,20 +1,18 @@
 """All that is known about the lines of one batch, in a dozen statements however many they are."""
 
-import json
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 from operator import itemgetter
-from typing import Any
 
 from gridtokenx_cloud.adapters.store.database import Connection, Row
 from gridtokenx_cloud.adapters.store.registry_rows import load_history, moved_at_ms
-from gridtokenx_cloud.ledger import Mark, Span, covers, window
+from gridtokenx_cloud.adapters.store.stored_seqs import keyed_rows, load_lines, load_ranges
+from gridtokenx_cloud.ledger import Mark, Span, window
 from gridtokenx_cloud.ports.ingest import Books, ClockTie, EpochBook, Identity, StreamKey
 from gridtokenx_cloud.remarks import LastSlot
 from gridtokenx_cloud.verify import Meter
 from gridtokenx_wire.encoding import line_hash, parse_line
-from gridtokenx_wire.receipt import Ranges
 from gridtokenx_wire.record import FIRST_PREV, GATEWAY_STREAM, SlotRecord
 
 METER_SQL = (
@@ -43,24 +41,6 @@ FROM {keys} k JOIN meter_readings r ON r.meter_id = k.stream AND r.epoch = k.epo
          (SELECT x.seq FROM meter_readings x WHERE x.meter_id = k.stream AND x.epoch = k.epoch
               AND x.seq > k.newest ORDER BY x.seq DESC LIMIT 1 OFFSET 999), 0)
 ORDER BY r.meter_id, r.epoch, r.seq
-"""
-# Ranges do not overlap: of those that begin before the asked for only the last one can reach it.
-_RANGES_SQL = """
-SELECT r.stream, r.epoch, r.first_seq, r.last_seq
-FROM {keys} k JOIN seq_ranges r ON r.stream = k.stream AND r.epoch = k.epoch
-     AND r.first_seq <= k.high AND r.first_seq >= coalesce(
-         (SELECT max(p.first_seq) FROM seq_ranges p
-          WHERE p.stream = k.stream AND p.epoch = k.epoch AND p.first_seq <= k.low), k.low)
-WHERE r.last_seq >= k.low
-"""
-_LINES_SQL = """
-SELECT r.meter_id, r.epoch, r.seq, r.line FROM {keys} k
-JOIN meter_readings r ON r.meter_id = k.stream AND r.epoch = k.epoch AND r.seq = k.seq
-"""
-# Their lines have left for the archive, where they can't be compared with.
-_ARCHIVED_SQL = """
-SELECT k.stream, k.epoch, k.seq FROM {keys} k JOIN meter_epochs e
-     ON e.meter_id = k.stream AND e.epoch = k.epoch AND e.archived_through_seq >= k.seq
 """
 _SAMPLES_SQL = """
 SELECT s.meter_id, s.epoch, s.seq, s.at_ms
@@ -98,25 +78,19 @@ def load_books(tx: Connection, gateway_ids: Iterable[str], wanted: Iterable[Iden
         return books
     load_history(tx, books)
     books.ranges = load_ranges(tx, touched)
-    _load_lines(tx, books, touched)
+    load_lines(tx, books, identities)
     keys = sorted(key for key in touched if key[0] in books.meters)
     if keys:
         _load_epochs(tx, books, keys)
-        for row in _rows(tx, _SAMPLES_SQL, ("stream", "epoch"), keys):
+        for row in keyed_rows(tx, _SAMPLES_SQL, ("stream", "epoch"), keys):
             books.sample_times[row["meter_id"], row["epoch"]] = (row["seq"], row["at_ms"])
-    for row in _rows(tx, _CLOCKS_SQL, ("gateway", "boot"), sorted(boots)):
+    for row in keyed_rows(tx, _CLOCKS_SQL, ("gateway", "boot"), sorted(boots)):
         gateway_id, boot_id, *tie = row
         clock, error_ms, mono_ms, wall_ms = tie
         books.clock_ties[gateway_id, boot_id] = ClockTie(
             clock=clock, error_ms=error_ms, mono_ms=mono_ms, wall_ms=wall_ms
         )
     return books
-
-
-def _rows(
-    tx: Connection, sql: str, columns: tuple[str, ...], keys: Iterable[tuple[Any, ...]]
-) -> Iterator[Row]:
-    yield from tx.execute(sql.format(keys=tx.dialect.rows(*columns)), (json.dumps(list(keys)),))
 
 
 def _free_reading_ids(tx: Connection, count: int) -> Iterator[int]:
@@ -139,13 +113,13 @@ def _load_registry(
     """
     sql = "SELECT g.gateway_id, g.status FROM {keys} k JOIN gateways g ON g.gateway_id = k.name"
     sql += f" ORDER BY g.gateway_id{tx.dialect.row_lock('g')}"
-    for row in _rows(tx, sql, ("name",), _names(gateway_ids)):
+    for row in keyed_rows(tx, sql, ("name",), _names(gateway_ids)):
         books.gateways[row["gateway_id"]] = row["status"]
     dated: set[str] = set()
     if clock_boots:
-        found = _rows(tx, _DATED_SQL, ("gateway", "boot"), sorted(clock_boots))
+        found = keyed_rows(tx, _DATED_SQL, ("gateway", "boot"), sorted(clock_boots))
         dated = {row["meter_id"] for row in found}
-    for row in _rows(tx, _meters_sql(tx), ("name",), _names(meter_ids | dated)):
+    for row in keyed_rows(tx, _meters_sql(tx), ("name",), _names(meter_ids | dated)):
         books.meters[row["meter_id"]] = Meter(**row)
 
 
@@ -156,49 +130,11 @@ def _meters_sql(tx: Connection) -> str:
 
 def lock_meter(tx: Connection, meter_id: str) -> Row | None:
     """Return a meter, nobody else may move a credit of it until the commit."""
-    return next(_rows(tx, _meters_sql(tx), ("name",), [(meter_id,)]), None)
+    return next(keyed_rows(tx, _meters_sql(tx), ("name",), [(meter_id,)]), None)
 
 
 def _names(names: Iterable[str]) -> list[tuple[str]]:
     return [(name,) for name in sorted(set(names))]
-
-
-def load_ranges(tx: Connection, touched: Mapping[StreamKey, set[int]]) -> dict[StreamKey, Ranges]:
-    """Return, for each stream, the stored ranges that hold or touch one of its `seq`, ascending."""
-    asked = [
-        (*key, low - 1, high + 1)
-        for key, seqs in sorted(touched.items())
-        for low, high in _runs(sorted(seqs))
-    ]
-    found: dict[StreamKey, set[tuple[int, int]]] = {key: set() for key in touched}
-    for row in _rows(tx, _RANGES_SQL, ("stream", "epoch", "#low", "#high"), asked):
-        found[row["stream"], row["epoch"]].add((row["first_seq"], row["last_seq"]))
-    return {key: tuple(sorted(ranges)) for key, ranges in found.items()}
-
-
-def _runs(seqs: list[int]) -> Iterator[tuple[int, int]]:
-    low = high = seqs[0]
-    for seq in seqs[1:]:
-        if seq > high + 1:
-            yield low, high
-            low = seq
-        high = seq
-    yield low, high
-
-
-def _load_lines(tx: Connection, books: Books, touched: Mapping[StreamKey, set[int]]) -> None:
-    again = [
-        (*key, seq)
-        for key, seqs in sorted(touched.items())
-        for seq in sorted(seqs)
-        if covers(books.ranges[key], seq)
-    ]
-    if again:
-        for row in _rows(tx, _LINES_SQL, ("stream", "epoch", "#seq"), again):
-            books.lines[row["meter_id"], row["epoch"], row["seq"]] = row["line"]
-        if gone := [key for key in again if key not in books.lines]:
-            found = _rows(tx, _ARCHIVED_SQL, ("stream", "epoch", "#seq"), gone)
-            books.archived = {(row["stream"], row["epoch"], row["seq"]) for row in found}
 
 
 def _load_epochs(tx: Connection, books: Books, keys: list[StreamKey]) -> None:
@@ -227,7 +163,7 @@ def _load_trails(tx: Connection, books: Books, waiting: Mapping[StreamKey, Row])
     """Load what is stored after the last accepted reading of each epoch in *waiting*."""
     trails = {key: [_last_slot(newest)] for key, newest in waiting.items()}
     asked = [(*key, newest["seq"]) for key, newest in sorted(waiting.items(), key=itemgetter(0))]
-    for row in _rows(tx, _TRAIL_SQL, ("stream", "epoch", "#newest"), asked):
+    for row in keyed_rows(tx, _TRAIL_SQL, ("stream", "epoch", "#newest"), asked):
         record = parse_line(row["line"])
         prev = record.prev if isinstance(record, SlotRecord) else FIRST_PREV
         trails[row["meter_id"], row["epoch"]].append(replace(_last_slot(row), prev=prev))
@@ -238,13 +174,13 @@ def _epochs(
     tx: Connection, meters: list[tuple[str]], with_last: Container[StreamKey] = ()
 ) -> tuple[list[Row], dict[int, Row]]:
     """Return all epochs of meters, and by number the readings that they name."""
-    rows = list(_rows(tx, _EPOCH_SQL, ("meter",), meters))
+    rows = list(keyed_rows(tx, _EPOCH_SQL, ("meter",), meters))
     wanted = {row[name] for row in rows for name in ("baseline_reading_id", "newest_reading_id")}
     wanted |= {
         row["last_reading_id"] for row in rows if (row["meter_id"], row["epoch"]) in with_last
     }
     ids = sorted(wanted - {None})
-    found = _rows(tx, _READINGS_SQL, ("#id",), [(number,) for number in ids]) if ids else ()
+    found = keyed_rows(tx, _READINGS_SQL, ("#id",), [(number,) for number in ids]) if ids else ()
     return rows, {row["reading_id"]: row for row in found}
 
 
