@@ -18,10 +18,14 @@ _MOST_MOVED = 100_000
 # first, and nobody waits long for what only tidies up.
 _LOCKS = (
     "SET LOCAL lock_timeout = '3s'",
-    "LOCK TABLE users, gateways, meters, mint_batches, minting_retry_queue"
-    " IN SHARE ROW EXCLUSIVE MODE",
+    "LOCK TABLE mint_batches, minting_retry_queue IN SHARE ROW EXCLUSIVE MODE",
     "LOCK TABLE meter_readings IN ACCESS EXCLUSIVE MODE",
 )
+# A trigger that sees all new rows of a statement is not handed on to partitions.
+_GUARD_SQL = """
+CREATE TRIGGER meter_readings_refer AFTER INSERT ON meter_readings_{month}
+REFERENCING NEW TABLE AS arrived FOR EACH STATEMENT EXECUTE FUNCTION refuse_unknown()
+"""
 _THIS_MONTH_SQL = "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYYMM')::bigint AS month"
 _END_OF_PAST_SQL = """
 SELECT substring(pg_get_expr(relpartbound, oid) FROM 'TO \\(''?([0-9]+)')::bigint AS number
@@ -55,6 +59,7 @@ def keep_months_ahead(database: Database) -> list[int]:
                 f"CREATE TABLE meter_readings_{month} PARTITION OF meter_readings"
                 f" FOR VALUES FROM ({_first(month)}) TO ({_first(_next(month))})"
             )
+            tx.execute(_GUARD_SQL.format(month=month))
             tx.execute("INSERT INTO reading_months (month) VALUES (?)", (month,))
     return missing
 

@@ -1,0 +1,4 @@
+-- postgresql: DROP FUNCTION refuse_unknown, refuse_unknown_change, refuse_loss CASCADE;
+-- postgresql: ALTER TABLE meter_readings ADD FOREIGN KEY (meter_id) REFERENCES meters;
+-- postgresql: ALTER TABLE meter_readings ADD FOREIGN KEY (gateway_id) REFERENCES gateways;
+-- postgresql: ALTER TABLE meter_readings ADD FOREIGN KEY (user_id) REFERENCES users;

@@ -1,0 +1,93 @@
+-- On PostgreSQL a foreign key looks each new row's target up and locks it, one by one: half of what
+-- the server does for a reading. The three that each reading fills are replaced by triggers that
+-- refuse the same: new readings are looked at together when their statement ends, and each meter,
+-- gateway and owner they name is locked once, as a foreign key does. An SQLite store keeps its keys.
+
+-- postgresql: DO 'DECLARE known record; BEGIN
+-- postgresql:     FOR known IN SELECT conname FROM pg_constraint
+-- postgresql:         WHERE conrelid = ''meter_readings''::regclass AND confrelid IN (
+-- postgresql:             ''meters''::regclass, ''gateways''::regclass, ''users''::regclass)
+-- postgresql:     LOOP
+-- postgresql:         EXECUTE format(''ALTER TABLE meter_readings DROP CONSTRAINT %I'', known.conname);
+-- postgresql:     END LOOP;
+-- postgresql: END';
+
+-- Whoever deletes one meanwhile has to be waited for here, and then it is missing; or waits for this
+-- transaction, and then `refuse_loss` finds its readings.
+-- postgresql: CREATE FUNCTION refuse_unknown() RETURNS trigger LANGUAGE plpgsql AS '
+-- postgresql: DECLARE missing text; BEGIN
+-- postgresql:     WITH named AS MATERIALIZED (
+-- postgresql:         SELECT DISTINCT meter_id, gateway_id, user_id FROM arrived),
+-- postgresql:     g AS MATERIALIZED (SELECT gateway_id FROM gateways WHERE gateway_id IN (
+-- postgresql:         SELECT gateway_id FROM named) ORDER BY gateway_id FOR KEY SHARE),
+-- postgresql:     m AS MATERIALIZED (SELECT meter_id FROM meters WHERE meter_id IN (
+-- postgresql:         SELECT meter_id FROM named) ORDER BY meter_id FOR KEY SHARE),
+-- postgresql:     u AS MATERIALIZED (SELECT user_id FROM users WHERE user_id IN (
+-- postgresql:         SELECT user_id FROM named) ORDER BY user_id FOR KEY SHARE)
+-- postgresql:     SELECT concat_ws('', '', meter_id, gateway_id, user_id) INTO missing FROM named
+-- postgresql:     WHERE gateway_id NOT IN (SELECT gateway_id FROM g)
+-- postgresql:         OR meter_id NOT IN (SELECT meter_id FROM m)
+-- postgresql:         OR user_id NOT IN (SELECT user_id FROM u) LIMIT 1;
+-- postgresql:     IF FOUND THEN
+-- postgresql:         RAISE EXCEPTION USING ERRCODE = ''foreign_key_violation'',
+-- postgresql:             MESSAGE = ''a reading names what is not enrolled, one of '' || missing;
+-- postgresql:     END IF;
+-- postgresql:     RETURN NULL;
+-- postgresql: END';
+-- postgresql: CREATE FUNCTION refuse_unknown_change() RETURNS trigger LANGUAGE plpgsql AS '
+-- postgresql: BEGIN
+-- postgresql:     PERFORM 1 FROM gateways, meters, users WHERE gateways.gateway_id = NEW.gateway_id
+-- postgresql:         AND meters.meter_id = NEW.meter_id AND users.user_id = NEW.user_id FOR KEY SHARE;
+-- postgresql:     IF NOT FOUND THEN
+-- postgresql:         RAISE EXCEPTION USING ERRCODE = ''foreign_key_violation'',
+-- postgresql:             MESSAGE = ''a reading would name what is not enrolled, one of ''
+-- postgresql:                 || concat_ws('', '', NEW.meter_id, NEW.gateway_id, NEW.user_id);
+-- postgresql:     END IF;
+-- postgresql:     RETURN NULL;
+-- postgresql: END';
+
+-- Only a snapshot of this moment shows the readings of whoever was waited for.
+-- postgresql: CREATE FUNCTION refuse_loss() RETURNS trigger LANGUAGE plpgsql AS '
+-- postgresql: DECLARE named boolean; BEGIN
+-- postgresql:     IF current_setting(''transaction_isolation'') <> ''read committed'' THEN
+-- postgresql:         RAISE EXCEPTION USING ERRCODE = ''object_not_in_prerequisite_state'',
+-- postgresql:             MESSAGE = ''change '' || TG_TABLE_NAME || '' in a transaction that is READ COMMITTED'';
+-- postgresql:     END IF;
+-- postgresql:     IF TG_OP = ''TRUNCATE'' THEN
+-- postgresql:         named := EXISTS (SELECT 1 FROM meter_readings);
+-- postgresql:     ELSE
+-- postgresql:         EXECUTE format(''SELECT EXISTS (SELECT 1 FROM meter_readings WHERE %I = $1)'', TG_ARGV[0])
+-- postgresql:             INTO named USING to_jsonb(OLD) ->> TG_ARGV[0];
+-- postgresql:     END IF;
+-- postgresql:     IF named THEN
+-- postgresql:         RAISE EXCEPTION USING ERRCODE = ''foreign_key_violation'',
+-- postgresql:             MESSAGE = ''readings name this row of '' || TG_TABLE_NAME;
+-- postgresql:     END IF;
+-- postgresql:     RETURN NULL;
+-- postgresql: END';
+
+-- A partition has its own: the one of the whole table does not see what goes into a part by name.
+-- postgresql: DO 'DECLARE part regclass; target text; BEGIN
+-- postgresql:     FOR part IN SELECT ''meter_readings''::regclass UNION ALL
+-- postgresql:         SELECT inhrelid::regclass FROM pg_inherits
+-- postgresql:         WHERE inhparent = ''meter_readings''::regclass
+-- postgresql:     LOOP
+-- postgresql:         EXECUTE format(''CREATE TRIGGER meter_readings_refer AFTER INSERT ON %s
+-- postgresql:             REFERENCING NEW TABLE AS arrived
+-- postgresql:             FOR EACH STATEMENT EXECUTE FUNCTION refuse_unknown()'', part);
+-- postgresql:     END LOOP;
+-- postgresql:     CREATE TRIGGER meter_readings_still_refer
+-- postgresql:         AFTER UPDATE OF meter_id, gateway_id, user_id ON meter_readings FOR EACH ROW
+-- postgresql:         WHEN (OLD.meter_id <> NEW.meter_id OR OLD.gateway_id <> NEW.gateway_id
+-- postgresql:             OR OLD.user_id <> NEW.user_id)
+-- postgresql:         EXECUTE FUNCTION refuse_unknown_change();
+-- postgresql:     FOREACH target IN ARRAY ARRAY[''gateway'', ''meter'', ''user''] LOOP
+-- postgresql:         EXECUTE format(''CREATE TRIGGER %1$ss_stay AFTER DELETE ON %1$ss FOR EACH ROW
+-- postgresql:             EXECUTE FUNCTION refuse_loss(%1$s_id)'', target);
+-- postgresql:         EXECUTE format(''CREATE TRIGGER %1$ss_keep_their_name AFTER UPDATE OF %1$s_id ON %1$ss
+-- postgresql:             FOR EACH ROW WHEN (OLD.%1$s_id <> NEW.%1$s_id)
+-- postgresql:             EXECUTE FUNCTION refuse_loss(%1$s_id)'', target);
+-- postgresql:         EXECUTE format(''CREATE TRIGGER %1$ss_stay_all AFTER TRUNCATE ON %1$ss
+-- postgresql:             EXECUTE FUNCTION refuse_loss()'', target);
+-- postgresql:     END LOOP;
+-- postgresql: END';
