@@ -7,25 +7,16 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from solders.keypair import Keypair
 
-from gridtokenx_cloud.__main__ import run
-from gridtokenx_cloud.adapters.keystore import load_key, write_keypair
-from gridtokenx_cloud.adapters.keystore.files import write_new
-from gridtokenx_cloud.adapters.keystore.opening import read_password
-from gridtokenx_cloud.adapters.keystore.sealed import ScryptCost, seal
-from gridtokenx_cloud.adapters.store.database import Database, open_database
 from gridtokenx_cloud.adapters.system import SystemClock
 from gridtokenx_cloud.errors import ChainMismatchError
 from gridtokenx_cloud.mint_wiring import connected_minter
 from gridtokenx_cloud.rotation import Rotation
-from gridtokenx_cloud.settings import Settings, load_settings
 from tests.support.localnet import served_localnet
-from tests.support.mint_world import PAYER, add_credits
+from tests.support.mint_world import add_credits
+from tests.support.place import NOON_MS, Place, hurry
 
 pytestmark = pytest.mark.integration
-
-NOON_MS = 1_780_000_000_000
 
 
 @pytest.fixture(scope="module")
@@ -33,79 +24,6 @@ def localnet() -> Iterator[str]:
     """A chain with a block every 10 ms."""
     with served_localnet(block_ms=10) as url:
         yield url
-
-
-class Place:
-    """The folder, the settings and the store of one operator."""
-
-    def __init__(self, folder: Path, url: str) -> None:
-        self.folder = folder
-        self.env = folder / "cloud.env"
-        write_keypair(folder / "old.json", Keypair())
-        write_keypair(folder / "payer.json", PAYER)
-        secret = folder / "marker"
-        secret.touch(mode=0o600)
-        secret.write_text("0123456789abcdef0123456789abcdef")
-        self.env.write_text(
-            "GTX_CLOUD_ENVIRONMENT=development\n"
-            f"GTX_CLOUD_DATABASE_URL=sqlite:///{folder}/cloud.db\n"
-            f"GTX_CLOUD_SOLANA_RPC_URLS={url}\n"
-            f"BLOCKCHAIN_MINT_AUTHORITY_KEY=file:{folder}/old.json\n"
-            f"BLOCKCHAIN_FEE_PAYER_KEY=file:{folder}/payer.json\n"
-            f"BLOCKCHAIN_MARKER_SECRET=file:{secret}\n"
-        )
-
-    def gtx(self, *arguments: str) -> int:
-        return run(["--env-file", str(self.env), *arguments])
-
-    def rotate(self, name: str, *more: str) -> int:
-        new = f"file:{self.folder / name}"
-        return self.gtx("mint-account", "rotate-authority", "--new", new, *more)
-
-    def use(self, name: str, kind: str = "file") -> None:
-        text = self.env.read_text()
-        lines = [line for line in text.splitlines() if "AUTHORITY_KEY" not in line]
-        lines.append(f"BLOCKCHAIN_MINT_AUTHORITY_KEY={kind}:{self.folder / name}")
-        self.env.write_text("\n".join(lines) + "\n")
-
-    def seal_new_key(self) -> None:
-        """Seal the new key, and tell the settings where its password is."""
-        password = self.folder / "password"
-        password.touch(mode=0o600)
-        password.write_text("correct horse battery")
-        cheap = ScryptCost(2**14)
-        sealed = seal(load_key(self.folder / "new.json"), read_password(password), cheap)
-        write_new(self.folder / "new.sealed", sealed)
-        (self.folder / "new.json").unlink()
-        with self.env.open("a") as file:
-            file.write(f"BLOCKCHAIN_KEY_PASSWORD=file:{password}\n")
-
-    @property
-    def settings(self) -> Settings:
-        return load_settings(env_file=self.env, complete=False)
-
-    def database(self) -> Database:
-        return open_database(self.settings.cloud.database_url)
-
-    def credit(self, *credits_wh: int) -> None:
-        """Store accepted readings."""
-        with closing(self.database()) as database:
-            add_credits(database, 1, credits_wh, NOON_MS)
-
-    def mint(self, *credits_wh: int) -> None:
-        """Mint credits as the service does."""
-        self.credit(*credits_wh)
-        with closing(self.database()) as database:
-            asyncio.run(self._drain(database))
-
-    async def _drain(self, database: Database) -> None:
-        async with connected_minter(self.settings, database, SystemClock()) as minter:
-            await minter.service.drain()
-
-    def actions(self) -> list[str]:
-        with closing(self.database()) as database:
-            rows = database.connection.execute("SELECT action FROM audit_log ORDER BY entry")
-            return [row["action"] for row in rows]
 
 
 @pytest.fixture
@@ -116,17 +34,9 @@ def place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Place:
     """An operator with a token of their own."""
-    for name in ("adapters.solana_rpc.sending._POLL_S", "minting.POLL_S"):
-        monkeypatch.setattr(f"gridtokenx_cloud.{name}", 0.2)
+    hurry(monkeypatch)
     made = Place(tmp_path, localnet)
-    assert made.gtx("mint-account", "create", "--airdrop", "--json") == 0
-    said = json.loads(capsys.readouterr().out)
-    with made.env.open("a") as file:
-        file.write(f"BLOCKCHAIN_MINT_ADDRESS={said['mint_address']}\n")
-        file.write(f"BLOCKCHAIN_GENESIS_HASH={said['genesis_hash']}\n")
-    assert made.gtx("migrate") == 0
-    write_keypair(tmp_path / "new.json", Keypair())
-    capsys.readouterr()
+    made.make_token(capsys)
     return made
 
 

@@ -1,5 +1,6 @@
 """Growing from SQLite to PostgreSQL: every row comes along, and minting goes on where it was."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from tests.support.archive import DAY_MS, archive
 from tests.support.build_cloud import GATEWAY
 from tests.support.cloud_process import gtx_cloud
 from tests.support.crash import RULES
+from tests.support.localnet import served_localnet
 from tests.support.mint_world import CONVERSION, minter, new_world
+from tests.support.place import Place, hurry
 from tests.support.postgres import Server
 from tests.support.store_rows import told
 from tests.support.stores import another, migrated
@@ -157,6 +160,32 @@ def test_a_move_that_fails_leaves_nothing(tmp_path: Path, postgres: Server) -> N
     left = target.connection.execute("SELECT count(*) FROM users").fetchone()
     assert left == (0,)
     target.close()
+
+
+def test_the_commands_move_a_store_that_mints_on_and_audits_well_afterwards(
+    tmp_path: Path,
+    postgres: Server,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hurry(monkeypatch)
+    with served_localnet(block_ms=10) as chain:
+        place = Place(tmp_path, chain)
+        place.make_token(capsys)
+        place.mint(1_500, 20)
+        place.credit(700)
+        url = postgres.new_database()
+
+        moved = place.gtx("migrate-store", url)
+        place.set("GTX_CLOUD_DATABASE_URL", url)
+        audited = place.gtx("audit")
+        place.mint(30)
+        capsys.readouterr()
+        again = place.gtx("audit", "--json")
+        report = json.loads(capsys.readouterr().out)
+
+    assert (moved, audited, again) == (0, 0, 0)
+    assert report["sums"]["supply_base_units"] == str((1_500 + 20 + 700 + 30) * 10**6)
 
 
 def test_the_command_says_what_it_copied(tmp_path: Path, postgres: Server) -> None:
