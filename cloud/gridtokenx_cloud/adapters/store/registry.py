@@ -110,8 +110,9 @@ class SqlRegistry:
             "SELECT m.meter_id, m.gateway_id, m.user_id, m.rated_power_w, m.resolution_wh,"
             " m.epoch_policy, e.epoch, e.status AS epoch_status, e.credited_through_wh"
             " FROM meters m LEFT JOIN meter_epochs e ON e.meter_id = m.meter_id"
-            " AND e.opened_at_ms = (SELECT max(opened_at_ms) FROM meter_epochs o"
-            "                       WHERE o.meter_id = m.meter_id)"
+            " AND e.epoch = (SELECT o.epoch FROM meter_epochs o WHERE o.meter_id = m.meter_id"
+            "                ORDER BY o.opened_at_ms DESC, coalesce(o.last_reading_id, 0) DESC"
+            "                LIMIT 1)"
             " ORDER BY m.meter_id"
         )
 
