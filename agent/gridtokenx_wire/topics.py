@@ -11,6 +11,7 @@ from gridtokenx_wire.errors import BadTopicError, MalformedLineError
 ROOT = "gridtokenx/v1"
 INGEST_FILTER = f"$share/ingest/{ROOT}/+/readings"
 STATE_FILTER = f"{ROOT}/+/state"
+RECEIPTS_FILTER = f"{ROOT}/+/receipts"
 
 
 class Channel(StrEnum):

@@ -1,87 +1,153 @@
-"""The short way of a message through the client and paho's own are one."""
+"""The client takes what has come and sends what waits, as the broker allows it."""
 
-from hypothesis import example, given
-from hypothesis import strategies as st
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from paho.mqtt.client import _ConnectionState  # type: ignore[attr-defined]
 from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
-from gridtokenx_cloud.adapters.mqtt.client import LeanClient, read_usual
+from gridtokenx_cloud.adapters.mqtt.buffered_socket import BufferedSocket
+from gridtokenx_cloud.adapters.mqtt.client import LeanClient
+from gridtokenx_cloud.adapters.mqtt.packets import (
+    read_acknowledgement,
+    read_message,
+    write_acknowledgement,
+    write_message,
+)
 
-PUBLISH = 0x30
-QOS_1 = 0x02
-payloads = st.binary(max_size=300) | st.integers(16_300, 16_500).map(bytes)
-topics = st.text(st.characters(codec="ascii"), min_size=1, max_size=80)
-
-
-def publish(
-    name: bytes, packet_id: int, payload: bytes, properties: bytes = b"\0", flags: int = QOS_1
-) -> bytes:
-    """Return an MQTT 5 PUBLISH."""
-    body = b"".join(
-        (len(name).to_bytes(2, "big"), name, packet_id.to_bytes(2, "big"), properties, payload)
-    )
-    return bytes([PUBLISH | flags]) + length(len(body)) + body
+PING_ANSWER = b"\xd0\x00"
+NOT_AUTHORIZED = 0x87
 
 
-def length(number: int) -> bytes:
-    """Return a remaining length: seven bits a byte, the lowest first."""
-    digits = [number & 0x7F]
-    while number := number >> 7:
-        digits[-1] |= 0x80
-        digits.append(number & 0x7F)
-    return bytes(digits)
+@dataclass
+class Line:
+    """A client that is connected, and the broker's end of its socket."""
+
+    client: LeanClient
+    far: socket.socket
+    got: list[tuple[str, int, bytes]] = field(default_factory=list)
+
+    def sent(self) -> bytes:
+        """Return what has reached the broker since the last look."""
+        assert self.client.buffered is not None
+        self.client.buffered.flush()
+        try:
+            return self.far.recv(1 << 20)
+        except BlockingIOError:
+            return b""
+
+    def sent_messages(self) -> list[tuple[int, bytes]]:
+        """Return (packet id, payload) of each message that has reached it."""
+        data, place, found = self.sent(), 0, []
+        while (message := read_message(data, place)) is not None:
+            _, packet_id, payload, place = message
+            found.append((packet_id, payload))
+        assert place == len(data)
+        return found
 
 
-@given(topics, st.integers(1, 65_535), payloads, st.sampled_from([0, 0x01, 0x08, 0x09]))
-def test_the_usual_message_is_read_whole_whatever_its_other_flags(
-    name: str, packet_id: int, payload: bytes, flags: int
-) -> None:
-    packet = publish(name.encode(), packet_id, payload, flags=QOS_1 | flags)
-    before, after = b"\xd0\x00", b"\x32\x7f"
-
-    found = read_usual(before + packet + after, len(before))
-
-    assert found == (name, packet_id, payload, len(before + packet))
-
-
-@given(topics, payloads, st.data())
-def test_part_of_a_message_is_left_until_all_of_it_is_here(
-    name: str, payload: bytes, data: st.DataObject
-) -> None:
-    packet = publish(name.encode(), 7, payload)
-    cut = data.draw(st.integers(0, len(packet) - 1))
-
-    assert read_usual(packet[:cut], 0) is None
+@pytest.fixture
+def line() -> Iterator[Line]:
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+    client = LeanClient(CallbackAPIVersion.VERSION2, manual_ack=True)
+    client.buffered = BufferedSocket(near)
+    client._state = _ConnectionState.MQTT_CS_CONNECTED
+    made = Line(client, far)
+    client.on_usual_message = lambda *found: made.got.append(found)
+    try:
+        yield made
+    finally:
+        client.buffered.close()
+        far.close()
 
 
-def test_what_is_unusual_is_left_to_paho() -> None:
-    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    properties.MessageExpiryInterval = 60
-    packed: bytes = properties.pack()  # type: ignore[no-untyped-call]
+def test_messages_come_in_order_until_one_that_paho_has_to_read(line: Line) -> None:
+    line.far.sendall(write_message("a", 1, b"one") + write_message("b", 2, b"two") + PING_ANSWER)
 
-    assert read_usual(b"\xd0\x00", 0) is None
-    assert read_usual(publish(b"a/b", 7, b"x", flags=0), 0) is None
-    assert read_usual(publish(b"a/b", 7, b"x", flags=0x04), 0) is None
-    assert read_usual(publish(b"\xff\xfe", 7, b"x"), 0) is None
-    assert read_usual(publish(b"a", 7, b"x", packed), 0) is None
-    assert read_usual(b"\x32\xff\xff\xff\xff\x01" + b"\0" * 40, 0) is None
+    took = line.client.take_usual()
+
+    assert took
+    assert line.got == [("a", 1, b"one"), ("b", 2, b"two")]
+    assert line.client.buffered is not None
+    assert line.client.buffered.pending() == len(PING_ANSWER)
+    assert not line.client.take_usual()
 
 
-@given(st.binary(max_size=40))
-@example(b"\x00\x09abc")
-def test_no_bytes_end_the_reader(body: bytes) -> None:
-    packet = b"\x32" + length(len(body)) + body
+def test_a_message_in_two_pieces_comes_once_both_are_here(line: Line) -> None:
+    packet = write_message("a", 1, bytes(100_000))
+    line.far.setblocking(True)
+    line.far.sendall(packet[:50_000])
+    early = line.client.take_usual()
 
-    found = read_usual(packet, 0)
+    line.far.sendall(packet[50_000:])
+    late = line.client.take_usual()
 
-    assert found is None or publish(found[0].encode(), *found[1:3]) == packet
+    assert (early, late) == (False, True)
+    assert line.got == [("a", 1, bytes(100_000))]
+
+
+def test_what_is_far_longer_than_a_message_is_not_gathered_here(line: Line) -> None:
+    line.far.setblocking(True)
+    line.far.sendall(b"\x32\xff\xff\xff\x7f" + bytes(100_000))
+    assert line.client.buffered is not None
+
+    for _ in range(10):
+        line.client.take_usual()
+
+    assert line.client.buffered.pending() <= 2 << 16
+
+
+def test_no_more_are_on_their_way_than_the_broker_allows(line: Line) -> None:
+    line.client.allow_unconfirmed(2)
+    for number in range(4):
+        assert line.client.send("t", b"%d" % number)
+    first = line.sent_messages()
+
+    line.far.sendall(write_acknowledgement(first[0][0]))
+    line.client.take_usual()
+    second = line.sent_messages()
+
+    assert [payload for _, payload in first] == [b"0", b"1"]
+    assert [payload for _, payload in second] == [b"2"]
+    assert line.client.unconfirmed == 3
+    assert len({packet_id for packet_id, _ in first + second}) == 3
+
+
+def test_a_message_the_broker_refuses_is_told_of_and_waited_for_no_more(line: Line) -> None:
+    refusals: list[None] = []
+    line.client.on_refused = lambda: refusals.append(None)
+    line.client.send("t", b"x")
+    ((packet_id, _),) = line.sent_messages()
+
+    answer = b"\x40\x03" + packet_id.to_bytes(2, "big") + bytes((NOT_AUTHORIZED,))
+    line.far.sendall(answer)
+    line.client.take_usual()
+
+    assert len(refusals) == 1
+    assert line.client.unconfirmed == 0
+
+
+def test_a_message_is_acknowledged_with_its_own_number(line: Line) -> None:
+    assert line.client.acknowledge(513, qos=1)
+
+    assert read_acknowledgement(line.sent(), 0) == (513, True, 4)
+
+
+def test_without_a_connection_nothing_is_acknowledged_or_taken_to_be_sent() -> None:
+    client = LeanClient(CallbackAPIVersion.VERSION2, manual_ack=True)
+
+    assert not client.acknowledge(7, qos=1)
+    assert not client.send("t", b"x")
+    assert not client.take_usual()
 
 
 def test_what_paho_is_asked_for_of_its_inside_is_still_there() -> None:
-    client = LeanClient(CallbackAPIVersion.VERSION2, manual_ack=True)
+    client = LeanClient(CallbackAPIVersion.VERSION2)
 
     assert hasattr(LeanClient.__mro__[1], "_create_socket")
     assert client._in_packet["command"] == 0
-    assert not client.take_usual()
-    assert not client.acknowledge(7, qos=1)
+    assert client._mid_generate() == 1

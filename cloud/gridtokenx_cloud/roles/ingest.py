@@ -36,7 +36,7 @@ class IngestRole:
             worker.stop(self._stop_timeout_s)
 
     def figures(self) -> Iterator[Figure]:
-        """Yield what the worker did with floods since it was started."""
+        """Yield what the worker did with floods, and what it could not tell, since it started."""
         if (worker := self._worker) is not None:
             for what, number in (
                 ("put_off", worker.counters.put_off),
@@ -44,6 +44,11 @@ class IngestRole:
             ):
                 meaning = "Messages of gateways above their rate"
                 yield Figure("ingest_flood_messages_total", meaning, number, {"outcome": what})
+            yield Figure(
+                "ingest_receipts_refused_total",
+                "Receipts the broker did not take: its ACL keeps the cloud off their topics",
+                worker.counters.receipts_refused,
+            )
 
     def trouble(self) -> str | None:
         """See `Role.trouble`."""

@@ -34,11 +34,20 @@ class BufferedSocket:
         self._place = start + len(data)
         return data
 
-    def fill(self) -> None:
-        """Read what is there if nothing is left; an error or the end is met by the next `recv`."""
-        if self._place == len(self._read):
-            with suppress(OSError):
-                self._read, self._place = self._raw.recv(_READ_BYTES), 0
+    def fill(self) -> bool:
+        """Read what is there, behind what is left; an error or the end is met by the next `recv`.
+
+        False when nothing is there, and when so much is left that more of it is not one packet's.
+        """
+        left = self._read[self._place :]
+        if len(left) > _READ_BYTES:
+            return False
+        try:
+            more = self._raw.recv(_READ_BYTES)
+        except OSError:
+            return False
+        self._read, self._place = left + more, 0
+        return bool(more)
 
     def ahead(self) -> tuple[bytes, int]:
         """Return bytes that are here, and from which place on they are not taken yet."""

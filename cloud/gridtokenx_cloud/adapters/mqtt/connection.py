@@ -21,7 +21,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from gridtokenx_cloud.adapters.mqtt.buffered_socket import BufferedSocket
-from gridtokenx_cloud.adapters.mqtt.client import LeanClient
+from gridtokenx_cloud.adapters.mqtt.client import MAX_UNCONFIRMED, LeanClient
 from gridtokenx_cloud.ingest import Message
 from gridtokenx_wire.topics import INGEST_FILTER, Channel, topic
 
@@ -62,6 +62,7 @@ class Connection:
         broker: Broker,
         deliver: Callable[[Delivery], None],
         report: Callable[[str | None], None],
+        refused: Callable[[], None] = lambda: None,
     ) -> None:
         self.ready = False
         self.ended = False
@@ -69,8 +70,8 @@ class Connection:
         self._broker = broker
         self._deliver = deliver
         self._report = report
+        self._refused = refused
         self._leaving = False
-        self._last_receipt: mqtt.MQTTMessageInfo | None = None
         self._client: LeanClient
 
     def _new_client(self) -> LeanClient:
@@ -90,6 +91,7 @@ class Connection:
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
         client.on_usual_message = self._on_usual_message
+        client.on_refused = self._refused
         client.on_disconnect = self._on_disconnect
         # With this set paho leaves writing to whoever runs the loop: to `step`.
         client.on_socket_register_write = lambda *_: None
@@ -154,6 +156,7 @@ class Connection:
             self._client.take_usual()
 
     def _send(self, buffered: BufferedSocket) -> None:
+        self._client.send_waiting()
         if self._client.want_write():
             self._client.loop_write()
         try:
@@ -170,11 +173,7 @@ class Connection:
         """Send a receipt; False when disconnected, as paho would keep it for another time."""
         if not self.ready or not self._client.is_connected():
             return False
-        receipt = self._client.publish(topic(gateway_id, Channel.RECEIPTS), payload, qos=1)
-        if receipt.rc != mqtt.MQTT_ERR_SUCCESS:
-            return False
-        self._last_receipt = receipt
-        return True
+        return self._client.send(topic(gateway_id, Channel.RECEIPTS), payload)
 
     def unsubscribe(self) -> None:
         """Ask for no more messages, once; what is on its way still comes."""
@@ -183,10 +182,9 @@ class Connection:
             self._client.unsubscribe(INGEST_FILTER)
 
     def leave(self, wake: socket) -> None:
-        """Wait a little for the last receipt to arrive, and disconnect."""
+        """Wait a little for the last receipts to arrive, and disconnect."""
         deadline_s = time.monotonic() + _LAST_RECEIPT_S
-        last = self._last_receipt
-        while last is not None and not self.ended and not last.is_published():
+        while not self.ended and self._client.unconfirmed:
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
                 break
@@ -204,12 +202,13 @@ class Connection:
     # Callbacks only pass on what they got: they run in the middle of paho's own work.
 
     def _on_connect(
-        self, client: mqtt.Client, _data: Any, _flags: Any, code: ReasonCode, _properties: Any
+        self, client: mqtt.Client, _data: Any, _flags: Any, code: ReasonCode, properties: Any
     ) -> None:
         if code.is_failure:
             self._report(f"refused: {code}; check user name and password of the MQTT URL")
             self.ended = True
             return
+        self._client.allow_unconfirmed(getattr(properties, "ReceiveMaximum", MAX_UNCONFIRMED))
         client.subscribe(INGEST_FILTER, qos=1)
 
     def _on_subscribe(

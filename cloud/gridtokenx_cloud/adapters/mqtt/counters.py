@@ -16,6 +16,8 @@ class MqttCounters:
     receipts: int = 0
     receipts_unsent: int = 0
     """Receipts made while disconnected; the gateway sends its lines again and gets another."""
+    receipts_refused: int = 0
+    """Receipts the broker did not take, as one does whose ACL keeps us off the topic."""
     store_retries: int = 0
     put_off: int = 0
     """Messages of a gateway above its rate, kept until there is room."""

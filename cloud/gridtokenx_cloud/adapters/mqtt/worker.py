@@ -16,6 +16,7 @@ from gridtokenx_cloud.adapters.mqtt.counters import MqttCounters
 from gridtokenx_cloud.errors import TransientError
 from gridtokenx_cloud.ingest import IngestService, Outcome
 from gridtokenx_cloud.opened import OpenedLine
+from gridtokenx_wire.topics import RECEIPTS_FILTER
 
 MAX_BATCH_LINES = 500
 MAX_BATCH_WAIT_S = 0.05
@@ -122,7 +123,9 @@ class MqttIngest:
     def _stay_connected(self) -> None:
         delay_s, last_delay_s = self._delays_s
         while not self._stopping.is_set():
-            connection = self._connection = Connection(self._broker, self._receive, self._report)
+            connection = self._connection = Connection(
+                self._broker, self._receive, self._report, self._heed_refusal
+            )
             if connection.open():
                 self._serve(connection)
                 connection.close()
@@ -176,6 +179,13 @@ class MqttIngest:
         elif trouble != self._trouble and not self._stopping.is_set():
             _log.error("mqtt_down", extra={"broker": _shown(self._broker.url), "reason": trouble})
         self._trouble = trouble
+
+    def _heed_refusal(self) -> None:
+        """Count a receipt that the broker refused, and say so once."""
+        if self.counters.receipts_refused == 0:
+            reason = f"no leave to write to {RECEIPTS_FILTER}; see the ACL"
+            _log.error("receipt_refused", extra={"reason": reason})
+        self.counters.receipts_refused += 1
 
     def _verify(self) -> None:
         """Check some lines of what has come, up to the bound of one commit."""
