@@ -59,12 +59,11 @@ class _Head:
             or (slot.flags and Quality.POWER_MISMATCH in slot.flags)
         ):
             return False
-        power_w = slot.live.active_power_w
-        if power_w is None or self.power_w is None:
-            return True
-        if moved_wh == 0 and slot.import_wh == self.import_wh:
-            return False
-        measured_w = max(0, -power_w, -self.power_w)
+        power_w, measured_w = slot.live.active_power_w, self.meter.rated_power_w
+        if power_w is not None and self.power_w is not None:
+            if moved_wh == 0 and slot.import_wh == self.import_wh:
+                return False
+            measured_w = min(measured_w, max(0, -power_w, -self.power_w))
         return not is_spike(moved_wh, measured_w, passed_ms, self.meter, self.rules)
 
     def move(self, slot: SlotRecord, line: bytes, credit_wh: int) -> None:

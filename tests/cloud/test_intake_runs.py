@@ -19,7 +19,6 @@ from tests.support import build_cloud as build
 from tests.support.build_cloud import GATEWAY, OTHER_GATEWAY, SLOT_MS
 
 METERS = ("M-0", "M-1", "M-2")
-RESOLUTION_WH = 10
 RULES = ReadingRules(max_reading_wh=5_000)
 
 
@@ -43,6 +42,7 @@ TWISTS = (
     "register stands",
     "other boot",
     "no time passed",
+    "hardly any time passed",
     "clock unknown",
     "in the future",
     "too old",
@@ -102,6 +102,9 @@ class Sender:
             "no time passed": lambda: slot._replace(
                 stamp=at._replace(mono_ms=before.stamp.mono_ms)
             ),
+            "hardly any time passed": lambda: slot._replace(
+                stamp=at._replace(mono_ms=before.stamp.mono_ms + 1)
+            ),
             "clock unknown": lambda: slot._replace(
                 stamp=at._replace(clock=ClockQuality.UNSYNCHRONISED)
             ),
@@ -131,11 +134,15 @@ class Sender:
 
 
 def books() -> Books:
-    """Return two meters of one gateway, and one that changed hands."""
+    """Return a fine and a coarse meter of one gateway, and one that changed hands."""
     sold = (Ownership(user_id="bob", wallet=build.wallet(2), from_ms=build.NOON_MS - 60 * SLOT_MS),)
     return Books(
         gateways={GATEWAY.gateway_id: "active", OTHER_GATEWAY.gateway_id: "active"},
-        meters={name: build.meter(name, resolution_wh=RESOLUTION_WH) for name in METERS},
+        meters={
+            METERS[0]: build.meter(METERS[0], resolution_wh=10),
+            METERS[1]: build.meter(METERS[1], resolution_wh=1_000, rated_power_w=1_000),
+            METERS[2]: build.meter(METERS[2]),
+        },
         owners={METERS[2]: sold},
         reading_ids=iter(()),
     )
@@ -163,6 +170,14 @@ def shown(intake: Intake) -> object:
 @example(sent=[Step(0, 25, None, None)] * 6, size=3)
 @example(sent=[Step(0, 9, -100, twist) for twist in (None, None, *TWISTS) for _ in "ab"], size=7)
 @example(sent=[Step(0, 5_200, None, t) for t in ("other boot", None, "other boot")], size=9)
+@example(
+    sent=[
+        Step(1, 2_400, power, t)
+        for power in (None, -9_500)
+        for t in (None, None, "hardly any time passed")
+    ],
+    size=9,
+)
 def test_a_usual_line_comes_out_as_if_it_had_gone_the_long_way(sent: list[Step], size: int) -> None:
     sender, short, long = Sender(), books(), books()
     lines = [sender.line(step) for step in sent]
