@@ -2,10 +2,13 @@
 
 import fcntl
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ _BUSY_TIMEOUT_S = 15.0
 _WAL_PAGES = 16_000
 """64 MB."""
 _CACHE_KIB = 65_536
+_ROWS_AT_ONCE = 20
+_INSERT = re.compile(r"(\s*INSERT INTO .* VALUES )(\([?, ]+\))(.*)", re.DOTALL)
 _DIALECT = Dialect(
     locks_rows=False,
     journal_lock="",
@@ -52,11 +57,27 @@ class SqliteConnection(sqlite3.Connection):
             raise _translated(exc) from exc
 
     def executemany(self, sql: str, rows: Iterable[Any], /) -> sqlite3.Cursor:
-        """See `Connection.executemany`."""
+        """See `Connection.executemany`; of an insert, `rowcount` is that of a last part.
+
+        SQLite prepares what it needs for the checks of a table once a statement.
+        """
         try:
-            return super().executemany(sql, rows)
+            if (many := _many_rows(sql)) is None:
+                return super().executemany(sql, rows)
+            left = list(rows)
+            whole = len(left) - len(left) % _ROWS_AT_ONCE
+            parts = (left[at : at + _ROWS_AT_ONCE] for at in range(0, whole, _ROWS_AT_ONCE))
+            super().executemany(many, (list(chain.from_iterable(part)) for part in parts))
+            return super().executemany(sql, left[whole:])
         except (sqlite3.Error, OverflowError, UnicodeEncodeError) as exc:
             raise _translated(exc) from exc
+
+
+@cache
+def _many_rows(sql: str) -> str | None:
+    """Return an insert of one row as one of several."""
+    found = _INSERT.fullmatch(sql)
+    return found and found[1] + ", ".join([found[2]] * _ROWS_AT_ONCE) + found[3]
 
 
 def _translated(exc: Exception) -> StoreBusyError | StoreRefusedError:
