@@ -65,8 +65,13 @@ def bare_us(backlog: list[Message]) -> float:
     return min(rounds) / len(signed) * 1e6
 
 
-def take(what: str, url: str, count: int, backlog: list[Message], total: int) -> dict[str, float]:
-    """Have *count* takers take the backlog; return lines per second and their time per line."""
+def take(
+    what: str, url: str, count: int, backlog: list[Message], total: int, server: Server
+) -> dict[str, float]:
+    """Have *count* takers take the backlog; return lines per second and their time per line.
+
+    `others` are the broker and, where it is used, the database server.
+    """
     database = migrated(url)
     rig.enrol(database)
     asked, enough = (
@@ -74,7 +79,7 @@ def take(what: str, url: str, count: int, backlog: list[Message], total: int) ->
     )
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gtx-bench-")))
-        port = stack.enter_context(rig.broker(folder))
+        port, broker_pid = stack.enter_context(rig.broker(folder))
         takers = [
             stack.enter_context(
                 rig.taker(what, url, port, rig.TAKER_CORES[n % len(rig.TAKER_CORES)])
@@ -82,18 +87,22 @@ def take(what: str, url: str, count: int, backlog: list[Message], total: int) ->
             for n in range(count)
         ]
         rig.publish(port, backlog)
-        spent = sum(map(rig.cpu_s, takers))
+        others = [broker_pid, *((server.pid,) if url.startswith("postgresql") else ())]
+        working = [process.pid for process in takers]
+        spent, spent_there = sum(map(rig.cpu_s, working)), sum(map(rig.cpu_s, others))
         started = time.perf_counter()
         for process in takers:
             process.send_signal(signal.SIGCONT)
         stored = wait_until_stored(database, asked, enough)
         seconds = time.perf_counter() - started
-        spent = sum(map(rig.cpu_s, takers)) - spent
+        spent = sum(map(rig.cpu_s, working)) - spent
+        spent_there = sum(map(rig.cpu_s, others)) - spent_there
     database.close()
     return {
         "lines_per_s": round(stored / seconds),
         "us_per_line": round(seconds / stored * 1e6, 1),
         "cpu_us_per_line": round(spent / stored * 1e6, 1),
+        "others_cpu_us_per_line": round(spent_there / stored * 1e6, 1),
     }
 
 
@@ -162,7 +171,9 @@ def measure(result: dict[str, object], server: Server, folder: str, wanted: str)
     for label, what, database, count, lines in runs(wanted):
         bare = bare_us(backlogs[lines])
         total = SLOTS[lines] * rig.GATEWAYS
-        figures = take(what, place(database, f"{what}-{lines}"), count, backlogs[lines], total)
+        figures = take(
+            what, place(database, f"{what}-{lines}"), count, backlogs[lines], total, server
+        )
         result[label] = rated(figures, bare) if what == "cloud" else figures
     for database in ("sqlite", "postgresql"):
         label = f"profile, {database}, 15 lines a message"

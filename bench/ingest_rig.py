@@ -89,8 +89,8 @@ def service_on(database: Database) -> IngestService:
 
 
 @contextmanager
-def broker(folder: Path) -> Iterator[int]:
-    """Run a mosquitto that lets everybody in and forgets nothing while it runs."""
+def broker(folder: Path) -> Iterator[tuple[int, int]]:
+    """Run a mosquitto that lets everybody in and forgets nothing; yield its port and its pid."""
     port = free_port()
     config = folder / "mosquitto.conf"
     config.write_text(
@@ -102,7 +102,7 @@ def broker(folder: Path) -> Iterator[int]:
     ) as process:
         wait_for_port(port, process)
         try:
-            yield port
+            yield port, process.pid
         finally:
             process.terminate()
 
@@ -135,10 +135,13 @@ def taker(what: str, url: str, port: int, core: int) -> Iterator[subprocess.Pope
             process.terminate()
 
 
-def cpu_s(process: subprocess.Popen[str]) -> float:
-    """Return the processor time of a process until now."""
-    stat = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+def cpu_s(pid: int) -> float:
+    """Return the processor time of a process and of all it started, until now."""
+    folder = Path("/proc") / str(pid)
+    stat = (folder / "stat").read_text().rpartition(")")[2].split()
+    own = sum(map(int, stat[11:15])) / os.sysconf("SC_CLK_TCK")
+    started = (folder / "task" / str(pid) / "children").read_text().split()
+    return own + sum(cpu_s(int(child)) for child in started)
 
 
 def work(url: str, port: int) -> None:

@@ -52,6 +52,12 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         self._copies: deque[str] = deque()
 
+    @property
+    def pid(self) -> int:
+        """The process that starts all others of the server."""
+        assert self._process is not None
+        return self._process.pid
+
     def initialise(self) -> None:
         command = [str(self._bin / "initdb"), "-D", str(self._folder / "data")]
         options = ["-U", "gtx", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]
