@@ -182,6 +182,49 @@ def test_what_the_database_does_not_take_is_told_apart_from_what_it_cannot_do_no
         database.connection.execute("SELECT * FROM no_such_table")
 
 
+@pytest.mark.parametrize("odd", [(2**63, "a"), (1, "a\0b"), (1, "\ud800"), (None, "a")])
+def test_an_odd_value_among_many_rows_is_refused_and_the_connection_goes_on(
+    database: PostgresDatabase, odd: tuple[int, str]
+) -> None:
+    migrate(database)
+    connection = database.connection
+    insert = "INSERT INTO reading_months (month) VALUES (?)"
+    connection.execute("CREATE TABLE odd (number BIGINT NOT NULL, name TEXT)")
+
+    with pytest.raises(StoreRefusedError):
+        connection.executemany("INSERT INTO odd (number, name) VALUES (?, ?)", [(1, "a"), odd])
+    connection.executemany(insert, [(1,), (2,)])
+
+    assert connection.execute("SELECT count(*) FROM odd").fetchone() == (0,)
+    assert database.connection is connection
+
+
+def test_statements_sent_together_fail_together_and_give_their_rows_after_the_block(
+    database: PostgresDatabase,
+) -> None:
+    connection = database.connection
+    connection.execute("CREATE TABLE one (number BIGINT PRIMARY KEY)")
+    insert = "INSERT INTO one (number) VALUES (?)"
+
+    with database.transaction() as tx:
+        with tx.together():
+            tx.executemany(insert, [(1,), (2,)])
+            numbers = tx.execute("SELECT number FROM one ORDER BY number")
+            least = tx.execute("SELECT min(number) AS least FROM one WHERE number > :n", {"n": 1})
+        rows = [*numbers.fetchall(), *least.fetchall()]
+
+    def fail() -> None:
+        with database.transaction() as tx, tx.together():
+            for number in (3, 1, 4):
+                tx.execute(insert, (number,))
+
+    with pytest.raises(StoreRefusedError, match="duplicate key"):
+        fail()
+
+    assert rows == [(1,), (2,), (2,)]
+    assert [row[0] for row in connection.execute("SELECT number FROM one")] == [1, 2]
+
+
 def test_a_transaction_that_goes_on_after_its_own_error_is_not_taken_for_done(
     database: PostgresDatabase,
 ) -> None:

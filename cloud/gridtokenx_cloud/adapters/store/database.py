@@ -119,6 +119,13 @@ class Connection(Protocol):
         """Run one statement for each of *rows*; raises as `execute` does."""
         ...
 
+    def together(self) -> AbstractContextManager[None]:
+        """Send the statements of a block without waiting for each; their rows are there after it.
+
+        What one of them raises may come at the end of the block only.
+        """
+        ...
+
 
 class Database(Protocol):
     """A store, safe to share between threads, closed by its owner."""

@@ -38,6 +38,11 @@ _DIALECT = Dialect(
     " SELECT base + nextval('meter_readings_reading_id_seq') % 10000000000"
     " FROM month, generate_series(1, ?::bigint)",
 )
+_NEVER = (psycopg.IntegrityError, psycopg.DataError, UnicodeEncodeError, OverflowError)
+_TYPES_SQL = """
+SELECT attname, format_type(atttypid, NULL) FROM pg_attribute
+WHERE attrelid = %s::regclass AND attnum > 0
+"""
 _MARKS = re.compile(r"'[^']*'|::|(?<!\w):([a-z_]\w*)|\?|%|\bINDEXED BY \w+")
 _INSERT = re.compile(
     r"\s*INSERT INTO (\w+) \(([\w,\s]+)\)\s*VALUES \(\?(?:, \?)*\)\s*(.*)", re.DOTALL
@@ -64,6 +69,7 @@ class PostgresConnection:
             )
             self._raw.adapters.register_loader("numeric", _WholeLoader)
             self._raw.execute(_SESSION)
+        self._types: dict[tuple[str, str], list[str]] = {}
         # Threads come and go; their connections go with them.
         self._end = weakref.finalize(self, self._raw.close)
 
@@ -94,13 +100,31 @@ class PostgresConnection:
                 cursor.executemany(_psycopg_sql(sql), all_rows)
                 return cursor
             table, columns, conflict = insert.groups()
-            if conflict:
+            if conflict or self._raw.pgconn.pipeline_status:
                 _insert_json(cursor, table, columns, conflict, all_rows)
             else:
-                with cursor.copy(f"COPY {table} ({columns}) FROM STDIN".encode()) as copy:
-                    for row in all_rows:
-                        copy.write_row(row)
+                self._copy(cursor, table, columns, all_rows)
         return cursor
+
+    def _copy(
+        self, cursor: "psycopg.Cursor[Any]", table: str, columns: str, rows: list[Sequence[Any]]
+    ) -> None:
+        types = self._types.get((table, columns))
+        if types is None:
+            known = dict(cursor.execute(_TYPES_SQL, (table,)).fetchall())
+            types = [known[name.strip()] for name in columns.split(",")]
+            self._types[table, columns] = types
+        # Binary: neither side turns numbers and lines into text and back.
+        with cursor.copy(f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)".encode()) as copy:
+            copy.set_types(types)
+            for row in rows:
+                copy.write_row(row)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """See `Connection.together`."""
+        with self._translated(), self._raw.pipeline():
+            yield
 
     def commit(self) -> None:
         """End a transaction; one that an error has ended before is refused by name."""
@@ -125,7 +149,7 @@ class PostgresConnection:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (psycopg.IntegrityError, psycopg.DataError, UnicodeEncodeError) as exc:
+        except _NEVER as exc:
             raise StoreRefusedError(f"the store does not take this: {_line(exc)}") from exc
         except psycopg.Error as exc:
             raise StoreBusyError(f"{self._name}: {_line(exc)}") from exc

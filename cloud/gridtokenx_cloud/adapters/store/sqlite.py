@@ -6,7 +6,7 @@ import re
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -71,6 +71,10 @@ class SqliteConnection(sqlite3.Connection):
             return super().executemany(sql, left[whole:])
         except (sqlite3.Error, OverflowError, UnicodeEncodeError) as exc:
             raise _translated(exc) from exc
+
+    def together(self) -> AbstractContextManager[None]:
+        """See `Connection.together`: there is nobody to wait for."""
+        return nullcontext()
 
 
 @cache
