@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gridtokenx_cloud.errors import StoreRefusedError, TransientError
 from gridtokenx_cloud.events import MeterReadingReceived
@@ -24,8 +25,7 @@ from gridtokenx_wire.topics import Channel, parse_topic
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One message as it came: its topic and its 1 to 100 lines."""
 
     topic: str

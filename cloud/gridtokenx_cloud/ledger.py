@@ -7,13 +7,12 @@ in which the readings arrive; a lost, late or repeated reading costs resolution,
 from bisect import bisect_right
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from gridtokenx_wire.receipt import Ranges
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
+class Mark(NamedTuple):
     """An accepted reading at one end of what is credited.
 
     Attributes:
@@ -34,8 +33,7 @@ class Mark:
     not_after_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
+class Span(NamedTuple):
     """What is credited of one epoch; both ends move outwards only.
 
     Attributes:

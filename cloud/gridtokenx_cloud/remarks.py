@@ -5,9 +5,9 @@ to fail shows early. Whether one also holds the reading is decided by `plausibil
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntFlag
 from itertools import pairwise
+from typing import NamedTuple
 
 from gridtokenx_cloud.verify import Meter, ReadingRules
 from gridtokenx_wire.encoding import line_hash
@@ -30,8 +30,7 @@ class Remark(IntFlag):
     """The gateway found that the phases do not add up to the total."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LastSlot:
+class LastSlot(NamedTuple):
     """A stored slot reading that a later one of its epoch is compared with.
 
     Attributes:

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import replace
 from operator import itemgetter
 
 from gridtokenx_cloud.adapters.store.database import Connection, Row
@@ -166,7 +165,7 @@ def _load_trails(tx: Connection, books: Books, waiting: Mapping[StreamKey, Row])
     for row in keyed_rows(tx, _TRAIL_SQL, ("stream", "epoch", "#newest"), asked):
         record = parse_line(row["line"])
         prev = record.prev if isinstance(record, SlotRecord) else FIRST_PREV
-        trails[row["meter_id"], row["epoch"]].append(replace(_last_slot(row), prev=prev))
+        trails[row["meter_id"], row["epoch"]].append(_last_slot(row)._replace(prev=prev))
     books.trails.update(trails)
 
 
