@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gridtokenx_cloud.adapters.store.database import Database
 from gridtokenx_cloud.adapters.store.ingest import SqlIngestStore
-from gridtokenx_cloud.adapters.store.stored_seqs import load_ranges
+from gridtokenx_cloud.adapters.store.stored_seqs import ask_ranges, ranges_of
 from gridtokenx_cloud.errors import StoreBusyError, StoreRefusedError
 from gridtokenx_cloud.intake import Intake
 from gridtokenx_cloud.opened import OpenedLine, identity_of
@@ -186,7 +186,8 @@ def test_the_ranges_near_the_asked_for_are_found_and_are_whole(
         cloud.take(GATEWAY.sends(build.sample(seq, 1, at=build.stamp(seq, epoch=epoch))))
 
     key = (METER_ID, epoch)
-    found = load_ranges(cloud.database.connection, {key: asked})[key]
+    touched = {key: asked}
+    found = ranges_of(ask_ranges(cloud.database.connection, touched), touched)[key]
 
     near = {seq + step for seq in asked for step in (-1, 0, 1)}
     covered = {seq for first, last in found for seq in range(first, last + 1)}

@@ -1,12 +1,18 @@
 """All that is known about the lines of one batch, in a dozen statements however many they are."""
 
+import json
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Mapping
 from operator import itemgetter
 
-from gridtokenx_cloud.adapters.store.database import Connection, Row
-from gridtokenx_cloud.adapters.store.registry_rows import load_history, moved_at_ms
-from gridtokenx_cloud.adapters.store.stored_seqs import keyed_rows, load_lines, load_ranges
+from gridtokenx_cloud.adapters.store.database import Connection, Result, Row
+from gridtokenx_cloud.adapters.store.registry_rows import add_history, ask_history, moved_at_ms
+from gridtokenx_cloud.adapters.store.stored_seqs import (
+    ask_ranges,
+    keyed_rows,
+    load_lines,
+    ranges_of,
+)
 from gridtokenx_cloud.ledger import Mark, Span, window
 from gridtokenx_cloud.ports.ingest import Books, ClockTie, EpochBook, Identity, StreamKey
 from gridtokenx_cloud.remarks import LastSlot
@@ -57,88 +63,91 @@ FROM {keys} k JOIN gateway_records c ON c.record_id = (
 """
 # A clock record dates what is here of its boot: whoever moves credits of those meters waits.
 _DATED_SQL = """
-SELECT DISTINCT r.meter_id FROM {keys} k
-JOIN meter_readings r ON r.gateway_id = k.gateway AND r.boot_id = k.boot AND r.clock = 0
+SELECT r.meter_id FROM {keys} b
+JOIN meter_readings r ON r.gateway_id = b.gateway AND r.boot_id = b.boot AND r.clock = 0
 """
 
 
 def load_books(tx: Connection, gateway_ids: Iterable[str], wanted: Iterable[Identity]) -> Books:
-    """See `IngestUnit.load`; other writers are kept off until the commit."""
-    touched: dict[StreamKey, set[int]] = defaultdict(set)
-    boots: set[tuple[str, str]] = set()
+    """See `IngestUnit.load`; other writers are kept off until the commit.
+
+    Whoever moves a credit holds its meter, whoever stores a gateway's records the gateway. All take
+    gateways before meters, each by name, so that no two wait for each other; what is read after
+    that is what the last one of them left.
+    """
     identities = list(wanted)
+    touched: dict[StreamKey, set[int]] = defaultdict(set)
     for identity in identities:
         touched[identity.key].add(identity.seq)
-        boots.add((identity.gateway_id, identity.boot_id))
-    books = Books(reading_ids=_free_reading_ids(tx, sum(map(len, touched.values()))))
-    own = {(i.gateway_id, i.boot_id) for i in identities if i.stream.startswith(GATEWAY_STREAM)}
-    _load_registry(tx, books, gateway_ids, {stream for stream, _ in touched}, own)
+    gateway_names = _names(gateway_ids)
     if not touched:
-        return books
-    load_history(tx, books)
-    books.ranges = load_ranges(tx, touched)
+        return Books(gateways=_statuses(_lock_gateways(tx, gateway_names)))
+    keys = sorted(key for key in touched if not key[0].startswith(GATEWAY_STREAM))
+    meter_names = _names(meter_id for meter_id, _ in keys)
+    boots = {(i.gateway_id, i.boot_id) for i in identities}
+    own = {(i.gateway_id, i.boot_id) for i in identities if i.stream.startswith(GATEWAY_STREAM)}
+    with tx.together():
+        ids = tx.execute(tx.dialect.next_reading_ids, (sum(map(len, touched.values())),))
+        gateways = _lock_gateways(tx, gateway_names)
+        meters = _lock_meters(tx, meter_names, own)
+        history = ask_history(tx, meter_names, gateway_names)
+        ranges = ask_ranges(tx, touched)
+        epochs = keyed_rows(tx, _EPOCH_SQL, ("meter",), meter_names)
+        samples = keyed_rows(tx, _SAMPLES_SQL, ("stream", "epoch"), keys)
+        clocks = keyed_rows(tx, _CLOCKS_SQL, ("gateway", "boot"), sorted(boots))
+    books = Books(reading_ids=iter([row[0] for row in ids]), gateways=_statuses(gateways))
+    books.meters = {row["meter_id"]: Meter(**row) for row in meters}
+    add_history(books, history)
+    books.ranges = ranges_of(ranges, touched)
     load_lines(tx, books, identities)
-    keys = sorted(key for key in touched if key[0] in books.meters)
-    if keys:
-        _load_epochs(tx, books, keys)
-        for row in keyed_rows(tx, _SAMPLES_SQL, ("stream", "epoch"), keys):
-            books.sample_times[row["meter_id"], row["epoch"]] = (row["seq"], row["at_ms"])
-    for row in keyed_rows(tx, _CLOCKS_SQL, ("gateway", "boot"), sorted(boots)):
-        gateway_id, boot_id, *tie = row
-        clock, error_ms, mono_ms, wall_ms = tie
+    _add_epochs(tx, books, epochs.fetchall(), set(keys))
+    for row in samples:
+        books.sample_times[row["meter_id"], row["epoch"]] = (row["seq"], row["at_ms"])
+    for gateway_id, boot_id, clock, error_ms, mono_ms, wall_ms in clocks:
         books.clock_ties[gateway_id, boot_id] = ClockTie(
             clock=clock, error_ms=error_ms, mono_ms=mono_ms, wall_ms=wall_ms
         )
     return books
 
 
-def _free_reading_ids(tx: Connection, count: int) -> Iterator[int]:
-    if count == 0:
-        return iter(())
-    rows = tx.execute(tx.dialect.next_reading_ids, (count,)).fetchall()
-    return iter([row[0] for row in rows])
-
-
-def _load_registry(
-    tx: Connection,
-    books: Books,
-    gateway_ids: Iterable[str],
-    meter_ids: set[str],
-    clock_boots: set[tuple[str, str]],
-) -> None:
-    """Whoever moves a credit holds its meter, whoever stores a gateway's records the gateway.
-
-    All take gateways before meters, each by name, so that no two wait for each other.
-    """
+def _lock_gateways(tx: Connection, names: list[tuple[str]]) -> Result:
     sql = "SELECT g.gateway_id, g.status FROM {keys} k JOIN gateways g ON g.gateway_id = k.name"
     sql += f" ORDER BY g.gateway_id{tx.dialect.row_lock('g')}"
-    for row in keyed_rows(tx, sql, ("name",), _names(gateway_ids)):
-        books.gateways[row["gateway_id"]] = row["status"]
-    dated: set[str] = set()
-    if clock_boots:
-        found = keyed_rows(tx, _DATED_SQL, ("gateway", "boot"), sorted(clock_boots))
-        dated = {row["meter_id"] for row in found}
-    for row in keyed_rows(tx, _meters_sql(tx), ("name",), _names(meter_ids | dated)):
-        books.meters[row["meter_id"]] = Meter(**row)
+    return keyed_rows(tx, sql, ("name",), names)
 
 
-def _meters_sql(tx: Connection) -> str:
+def _statuses(gateways: Result) -> dict[str, str]:
+    return {row["gateway_id"]: row["status"] for row in gateways}
+
+
+def _lock_meters(
+    tx: Connection, names: list[tuple[str]], clock_boots: Iterable[tuple[str, str]] = ()
+) -> Result:
+    """Return these meters, and those that a clock record of these boots may date readings of."""
     lock = tx.dialect.row_lock("m")
-    return f"{METER_SQL} JOIN {{keys}} k ON k.name = m.meter_id ORDER BY m.meter_id{lock}"
+    keys, values = f"{tx.dialect.rows('name')} k", [json.dumps(names)]
+    if clock_boots:
+        boots = tx.dialect.rows("gateway", "boot")
+        keys = f"(SELECT name FROM {keys} UNION {_DATED_SQL.format(keys=boots)}) k"  # noqa: S608 - our own names
+        values.append(json.dumps(sorted(clock_boots)))
+    sql = f"{METER_SQL} JOIN {keys} ON k.name = m.meter_id ORDER BY m.meter_id{lock}"
+    return tx.execute(sql, values)
 
 
 def lock_meter(tx: Connection, meter_id: str) -> Row | None:
     """Return a meter, nobody else may move a credit of it until the commit."""
-    return next(keyed_rows(tx, _meters_sql(tx), ("name",), [(meter_id,)]), None)
+    row: Row | None = _lock_meters(tx, [(meter_id,)]).fetchone()
+    return row
 
 
 def _names(names: Iterable[str]) -> list[tuple[str]]:
     return [(name,) for name in sorted(set(names))]
 
 
-def _load_epochs(tx: Connection, books: Books, keys: list[StreamKey]) -> None:
-    touched = set(keys)
-    rows, readings = _epochs(tx, _names(meter for meter, _ in keys), touched)
+def _add_epochs(
+    tx: Connection, books: Books, rows: list[Row], touched: Container[StreamKey]
+) -> None:
+    readings = _named_readings(tx, rows, touched)
     waiting: dict[StreamKey, Row] = {}
     for row in rows:
         meter_id, epoch = row["meter_id"], row["epoch"]
@@ -169,23 +178,23 @@ def _load_trails(tx: Connection, books: Books, waiting: Mapping[StreamKey, Row])
     books.trails.update(trails)
 
 
-def _epochs(
-    tx: Connection, meters: list[tuple[str]], with_last: Container[StreamKey] = ()
-) -> tuple[list[Row], dict[int, Row]]:
-    """Return all epochs of meters, and by number the readings that they name."""
-    rows = list(keyed_rows(tx, _EPOCH_SQL, ("meter",), meters))
-    wanted = {row[name] for row in rows for name in ("baseline_reading_id", "newest_reading_id")}
+def _named_readings(
+    tx: Connection, epochs: list[Row], with_last: Container[StreamKey] = ()
+) -> dict[int, Row]:
+    """Return by number the readings that these epochs name."""
+    wanted = {row[name] for row in epochs for name in ("baseline_reading_id", "newest_reading_id")}
     wanted |= {
-        row["last_reading_id"] for row in rows if (row["meter_id"], row["epoch"]) in with_last
+        row["last_reading_id"] for row in epochs if (row["meter_id"], row["epoch"]) in with_last
     }
     ids = sorted(wanted - {None})
     found = keyed_rows(tx, _READINGS_SQL, ("#id",), [(number,) for number in ids]) if ids else ()
-    return rows, {row["reading_id"]: row for row in found}
+    return {row["reading_id"]: row for row in found}
 
 
 def load_epochs(tx: Connection, meter_id: str) -> dict[str, EpochBook]:
     """Return what is known of each epoch of a meter."""
-    rows, readings = _epochs(tx, [(meter_id,)])
+    rows = keyed_rows(tx, _EPOCH_SQL, ("meter",), [(meter_id,)]).fetchall()
+    readings = _named_readings(tx, rows)
     return {row["epoch"]: _book(row, readings) for row in rows}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from operator import itemgetter
 from typing import Any
 
-from gridtokenx_cloud.adapters.store.database import Connection
+from gridtokenx_cloud.adapters.store.database import Connection, Result
 from gridtokenx_cloud.adapters.store.outbox import append_events
 from gridtokenx_cloud.ports.ingest import (
     Changes,
@@ -44,6 +44,16 @@ INSERT INTO meter_readings (reading_id, meter_id, epoch, seq, gateway_id, user_i
     reading_timestamp_ms, submitted_at_ms, interval_s, import_wh, export_wh, clock, flags,
     boot_id, mono_ms, active_power_w, credit_wh, status, reason, remarks, line)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_SAVE_SAMPLE_SQL = """
+INSERT INTO meter_samples (meter_id, epoch, seq, reading_timestamp_ms, submitted_at_ms,
+    active_power_w, voltage_mv, current_ma, frequency_mhz, line)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_SAVE_RECORD_SQL = """
+INSERT INTO gateway_records (gateway_id, stream, epoch, seq, kind, boot_id, mono_ms, wall_ms,
+    event, detail, submitted_at_ms, line, clock, error_ms)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _SAVE_LIVE_SQL = """
 INSERT INTO meter_live (meter_id, wall_ms, submitted_at_ms, active_power_w, voltage_mv,
@@ -96,11 +106,26 @@ WHERE reading_id IN (SELECT reading_id FROM dated)
 def save_changes(tx: Connection, changes: Changes) -> None:
     """Write every change and its events."""
     at_ms = changes.at_ms
-    _save_ranges(tx, changes)
     tx.executemany(_SAVE_READING_SQL, [_reading(row, at_ms) for row in changes.readings])
-    save_epochs(tx, changes.epochs, at_ms)
-    _save_last(tx, changes)
-    _save_samples_and_records(tx, changes)
+    tx.executemany(_SAVE_SAMPLE_SQL, [_sample(row, at_ms) for row in changes.samples])
+    tx.executemany(_SAVE_RECORD_SQL, [_record(row, at_ms) for row in changes.records])
+    with tx.together():
+        _save_ranges(tx, changes)
+        save_epochs(tx, changes.epochs, at_ms)
+        _save_last(tx, changes)
+        _save_live(tx, changes)
+        _date_by_clocks(tx, changes)
+        if changes.newest_moved:
+            settle_covered(tx, {meter_id for meter_id, _ in changes.epochs})
+        for gateway_id, lines in sorted(changes.uncounted.items()):
+            tx.execute(_COUNT_FLOOD_SQL, (gateway_id, at_ms // _DAY_MS * _DAY_MS, lines))
+        kept = [(new, _keep(tx, new, at_ms)) for new in changes.rejections]
+    # News are lines that came for the first time.
+    told = [(new.streams, new.event) for new, times in kept if times.fetchone()[0] == 1]
+    append_events(tx, [*changes.events, *told], at_ms, changes.readings)
+
+
+def _date_by_clocks(tx: Connection, changes: Changes) -> None:
     for (gateway_id, boot_id), tie in sorted(changes.clock_ties.items(), key=itemgetter(0)):
         tx.execute(
             _DATE_SQL.format(lock=tx.dialect.row_lock("r")),
@@ -111,13 +136,6 @@ def save_changes(tx: Connection, changes: Changes) -> None:
                 "boot": boot_id,
             },
         )
-    if changes.newest_moved:
-        settle_covered(tx, {meter_id for meter_id, _ in changes.epochs})
-    for gateway_id, lines in sorted(changes.uncounted.items()):
-        tx.execute(_COUNT_FLOOD_SQL, (gateway_id, at_ms // _DAY_MS * _DAY_MS, lines))
-    refused = [new for new in changes.rejections if _is_news(tx, new, at_ms)]
-    told = [(new.streams, new.event) for new in refused]
-    append_events(tx, [*changes.events, *told], at_ms, changes.readings)
 
 
 def settle_covered(tx: Connection, meter_ids: Iterable[str]) -> None:
@@ -127,12 +145,11 @@ def settle_covered(tx: Connection, meter_ids: Iterable[str]) -> None:
     tx.execute(sql, (json.dumps(meters),))
 
 
-def _is_news(tx: Connection, new: NewRejection, at_ms: int) -> bool:
-    """Keep a refused line; return whether these bytes came for the first time."""
+def _keep(tx: Connection, new: NewRejection, at_ms: int) -> Result:
+    """Keep a refused line; tell how often these bytes have come."""
     code, reason = new.fault.code, new.fault.reason
     values = (new.gateway_id, new.line_hash, new.line, code, reason, at_ms, at_ms)
-    (times,) = tx.execute(_SAVE_REJECTION_SQL, values).fetchone()
-    return bool(times == 1)
+    return tx.execute(_SAVE_REJECTION_SQL, values)
 
 
 def save_epochs(tx: Connection, books: Mapping[StreamKey, EpochBook], at_ms: int) -> None:
@@ -206,27 +223,14 @@ def _reading(new: NewReading, at_ms: int) -> tuple[Any, ...]:
     )
 
 
-def _save_samples_and_records(tx: Connection, changes: Changes) -> None:
-    at_ms = changes.at_ms
-    tx.executemany(
-        "INSERT INTO meter_samples (meter_id, epoch, seq, reading_timestamp_ms, submitted_at_ms,"
-        " active_power_w, voltage_mv, current_ma, frequency_mhz, line)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [_sample(row, at_ms) for row in changes.samples],
-    )
-    tx.executemany(
-        "INSERT INTO gateway_records (gateway_id, stream, epoch, seq, kind, boot_id, mono_ms,"
-        " wall_ms, event, detail, submitted_at_ms, line, clock, error_ms)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [_record(row, at_ms) for row in changes.records],
-    )
+def _save_live(tx: Connection, changes: Changes) -> None:
     tx.executemany(
         _SAVE_LIVE_SQL,
         [
             (
                 meter_id,
                 row.wall_ms,
-                at_ms,
+                changes.at_ms,
                 row.live.active_power_w,
                 row.live.voltage_mv,
                 row.live.current_ma,

@@ -48,7 +48,6 @@ def append_events(
     entries += [_entry(tuple(streams), event, at_ms) for streams, event in told]
     if not entries:
         return
-    only_writer(tx)
     free = _take_offsets(tx, entries)
     rows: list[tuple[object, ...]] = []
     for streams, name, meter_id, body, length in entries:
@@ -83,20 +82,22 @@ def _entry(streams: tuple[str, ...], event: MarketEvent, at_ms: int) -> _Entry:
 
 
 def _take_offsets(tx: Connection, entries: Iterable[_Entry]) -> dict[str, int]:
-    """Move the heads of streams on; return the first offset of each that is ours now."""
+    """Move the heads of streams on; return the first offset of each, ours as the only writer."""
     counts: dict[str, int] = {}
     for entry in entries:
         for stream in entry.streams:
             counts[stream] = counts.get(stream, 0) + entry.length
     taken = [(stream, secrets.token_hex(8), new) for stream, new in sorted(counts.items())]
-    heads = tx.execute(
-        "INSERT INTO event_streams (stream, epoch, last_offset)"  # noqa: S608 - our own columns
-        f" SELECT stream, epoch, events FROM {tx.dialect.rows('stream', 'epoch', '#events')} k"
-        " WHERE true ON CONFLICT (stream) DO UPDATE"
-        " SET last_offset = event_streams.last_offset + excluded.last_offset"
-        " RETURNING stream, last_offset",
-        (json.dumps(taken),),
-    ).fetchall()
+    with tx.together():
+        only_writer(tx)
+        heads = tx.execute(
+            "INSERT INTO event_streams (stream, epoch, last_offset)"  # noqa: S608 - our own columns
+            f" SELECT stream, epoch, events FROM {tx.dialect.rows('stream', 'epoch', '#events')} k"
+            " WHERE true ON CONFLICT (stream) DO UPDATE"
+            " SET last_offset = event_streams.last_offset + excluded.last_offset"
+            " RETURNING stream, last_offset",
+            (json.dumps(taken),),
+        )
     return {stream: last_offset - counts[stream] + 1 for stream, last_offset in heads}
 
 

@@ -1,9 +1,10 @@
 """Read what the registry says of meters that moved and keys that were replaced."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from typing import NamedTuple
 
-from gridtokenx_cloud.adapters.store.database import Connection, Row
+from gridtokenx_cloud.adapters.store.database import Connection, Result, Row
 from gridtokenx_cloud.ports.ingest import Books
 from gridtokenx_cloud.tenure import Ownership, Tenure
 
@@ -23,15 +24,36 @@ SELECT gateway_id, valid_until_ms FROM gateway_rotations WHERE gateway_id IN ({n
 """
 
 
-def load_history(tx: Connection, books: Books) -> None:
-    """Add who reads and who owns the meters of *books* when, and when replaced keys end."""
-    for row in _rows(tx, _TENURES_SQL, books.meters):
+class History(NamedTuple):
+    """What the registry was asked for."""
+
+    tenures: Result
+    owners: Result
+    rotations: Result
+
+
+def ask_history(
+    tx: Connection, meter_ids: Iterable[tuple[str]], gateway_ids: Iterable[tuple[str]]
+) -> History:
+    """Ask who read and owned these meters when, and when replaced keys end."""
+    wanted = f"SELECT name FROM {tx.dialect.rows('name')} k"  # noqa: S608 - our own column
+    meters, gateways = json.dumps(list(meter_ids)), json.dumps(list(gateway_ids))
+    return History(
+        tx.execute(_TENURES_SQL.format(names=wanted), (meters,)),
+        tx.execute(_OWNERS_SQL.format(names=wanted), (meters,)),
+        tx.execute(_ROTATIONS_SQL.format(names=wanted), (gateways,)),
+    )
+
+
+def add_history(books: Books, history: History) -> None:
+    """Add what `ask_history` found."""
+    for row in history.tenures:
         earlier = books.tenures.get(row["meter_id"], ())
         books.tenures[row["meter_id"]] = (*earlier, tenure_of(row))
-    for row in _rows(tx, _OWNERS_SQL, books.meters):
+    for row in history.owners:
         owner = Ownership(user_id=row["user_id"], wallet=row["wallet"], from_ms=row["from_ms"])
         books.owners[row["meter_id"]] = (*books.owners.get(row["meter_id"], ()), owner)
-    for row in _rows(tx, _ROTATIONS_SQL, books.gateways):
+    for row in history.rotations:
         books.key_ends_ms[row["gateway_id"]] = row["valid_until_ms"]
 
 
@@ -63,9 +85,3 @@ def former_keys(connection: Connection, gateway_id: str, now_ms: int) -> list[st
             break
         found.append(row["gateway_id"])
     return found
-
-
-def _rows(tx: Connection, sql: str, names: Iterable[str]) -> Iterator[Row]:
-    wanted = f"SELECT name FROM {tx.dialect.rows('name')} k"  # noqa: S608 - our own column
-    keys = json.dumps([[name] for name in sorted(names)])
-    yield from tx.execute(sql.format(names=wanted), (keys,))

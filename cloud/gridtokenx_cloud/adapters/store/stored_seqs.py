@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from gridtokenx_cloud.adapters.store.database import Connection, Row
+from gridtokenx_cloud.adapters.store.database import Connection, Result
 from gridtokenx_cloud.ledger import covers
 from gridtokenx_cloud.ports.ingest import Books, Identity, StreamKey
 from gridtokenx_wire.receipt import Ranges
@@ -37,20 +37,25 @@ SELECT k.stream, k.epoch, k.seq FROM {keys} k JOIN meter_epochs e
 
 def keyed_rows(
     tx: Connection, sql: str, columns: tuple[str, ...], keys: Iterable[tuple[Any, ...]]
-) -> Iterator[Row]:
+) -> Result:
     """Run *sql* with a table of these *keys* in it."""
-    yield from tx.execute(sql.format(keys=tx.dialect.rows(*columns)), (json.dumps(list(keys)),))
+    return tx.execute(sql.format(keys=tx.dialect.rows(*columns)), (json.dumps(list(keys)),))
 
 
-def load_ranges(tx: Connection, touched: Mapping[StreamKey, set[int]]) -> dict[StreamKey, Ranges]:
-    """Return, for each stream, the stored ranges that hold or touch one of its `seq`, ascending."""
+def ask_ranges(tx: Connection, touched: Mapping[StreamKey, set[int]]) -> Result:
+    """Ask, for each stream, for the stored ranges that hold or touch one of its `seq`."""
     asked = [
         (*key, low - 1, high + 1)
         for key, seqs in sorted(touched.items())
         for low, high in _runs(sorted(seqs))
     ]
+    return keyed_rows(tx, _RANGES_SQL, ("stream", "epoch", "#low", "#high"), asked)
+
+
+def ranges_of(rows: Result, touched: Iterable[StreamKey]) -> dict[StreamKey, Ranges]:
+    """Return what `ask_ranges` found, ascending, for each stream."""
     found: dict[StreamKey, set[tuple[int, int]]] = {key: set() for key in touched}
-    for row in keyed_rows(tx, _RANGES_SQL, ("stream", "epoch", "#low", "#high"), asked):
+    for row in rows:
         found[row["stream"], row["epoch"]].add((row["first_seq"], row["last_seq"]))
     return {key: tuple(sorted(ranges)) for key, ranges in found.items()}
 
