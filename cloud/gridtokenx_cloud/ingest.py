@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import NamedTuple
 
 from gridtokenx_cloud.errors import StoreRefusedError, TransientError
@@ -122,7 +123,8 @@ class IngestService:
         Raises:
             TransientError: Nothing is stored; give the same lines again.
         """
-        lines = [self._under_former_key(line) for line in lines]
+        # Order counts within a gateway only; side by side its lines are judged together.
+        lines = sorted(map(self._under_former_key, lines), key=attrgetter("gateway_id"))
         try:
             taken = [self._commit(lines)]
         except TransientError:
