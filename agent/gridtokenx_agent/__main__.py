@@ -12,7 +12,7 @@ from gridtokenx_agent.commands.meters import decode, profiles, read, simulate
 from gridtokenx_agent.commands.operate import run, status
 from gridtokenx_agent.commands.probe import probe
 from gridtokenx_agent.commands.scan import scan
-from gridtokenx_agent.commands.setup import check_config, claim, keygen
+from gridtokenx_agent.commands.setup import change_key, check_config, claim, keygen
 from gridtokenx_agent.errors import AgentError, ConfigError, KeyFileError, ProfileError
 
 
@@ -23,8 +23,8 @@ def cli() -> None:
 
 
 _COMMANDS = (
-    run, init, keygen, check_config, claim, scan, probe, read, decode, profiles, simulate, status,
-    export, doctor, completion,
+    run, init, keygen, change_key, check_config, claim, scan, probe, read, decode, profiles,
+    simulate, status, export, doctor, completion,
 )  # fmt: skip
 for _command in _COMMANDS:
     cli.add_command(_command)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gridtokenx_agent.adapters.buffer_file import change_gateway
 from gridtokenx_agent.adapters.sqlite_buffer import SqliteBuffer, open_buffer
 from gridtokenx_agent.errors import StoreError
 from tests.support import build
@@ -90,3 +91,39 @@ def test_a_broken_file_on_a_disk_that_takes_no_change_is_said_in_one_sentence(
 
     with pytest.raises(StoreError, match=r"broken and cannot be moved aside: Read-only.*replace"):
         open_at(path)
+
+
+async def test_the_next_key_of_a_device_takes_what_waits_and_goes_on_counting(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "b.db"
+    buffer = open_at(path)
+    await build.fill(buffer, "M1", ["slot"] * 3)
+    buffer.close()
+
+    change_gateway(path, GATEWAY, "NEXT")
+    change_gateway(path, GATEWAY, "NEXT")
+    with pytest.raises(StoreError, match="gtx-agent change-key"):
+        open_at(path)
+    after = open_buffer(path, "NEXT", 4, 900, 77)
+
+    assert len(await after.due(0, 10, ())) == 3
+    assert (await after.states())["M1"].seq == 3
+    after.close()
+
+
+async def test_a_buffer_is_given_away_by_its_owner_alone_and_never_while_it_is_used(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "b.db"
+    buffer = open_at(path)
+
+    with pytest.raises(StoreError, match="in use by another gtx-agent"):
+        change_gateway(path, GATEWAY, "NEXT")
+    buffer.close()
+    with pytest.raises(StoreError, match="name the key of that gateway as key_file first"):
+        change_gateway(path, "OTHER", "NEXT")
+    change_gateway(tmp_path / "none.db", GATEWAY, "NEXT")
+
+    open_at(path).close()
+    assert not (tmp_path / "none.db").exists()

@@ -86,6 +86,21 @@ def test_keygen_keeps_a_key_that_is_there(cli: Cli, tmp_path: Path) -> None:
     assert json.loads(first[1])["gateway_id"] == load_key(tmp_path / "k").gateway_id
 
 
+def test_a_device_changes_its_key_and_is_told_what_to_write_where(cli: Cli, tmp_path: Path) -> None:
+    cli(*init_arguments(tmp_path))
+    config, new = tmp_path / "agent.toml", tmp_path / "next.key"
+    before = load_key(tmp_path / "gateway.key").gateway_id
+    cli("keygen", "--key-file", str(new))
+
+    code, said, _ = cli("change-key", str(new), "--config", str(config))
+    _, again, _ = cli("change-key", str(new), "--config", str(config), "--json")
+
+    after = load_key(new).gateway_id
+    assert code == 0
+    assert f'key_file = "{new}" in {config}' in said
+    assert json.loads(again) == {"gateway_id": after, "former_id": before}
+
+
 def test_a_key_others_can_read_stops_with_one_line(cli: Cli, tmp_path: Path) -> None:
     cli(*init_arguments(tmp_path))
     (tmp_path / "gateway.key").chmod(0o644)

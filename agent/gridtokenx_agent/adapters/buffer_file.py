@@ -80,6 +80,48 @@ def open_file(
     Raises:
         StoreError: No permission, another agent owns it, or it is another gateway's.
     """
+    lock = _own(path)
+    try:
+        reserve = Reserve(path.with_name(path.name + ".reserve"), reserve_mb)
+        return _open_locked(path, gateway_id, max_mb, wall_ms, lock, reserve)
+    except BaseException:
+        lock.close()
+        raise
+
+
+def change_gateway(path: Path, former_id: str, gateway_id: str) -> None:
+    """Let the next key of a device own its buffer, with all that waits in it; again is no change.
+
+    Raises:
+        StoreError: No permission, an agent uses it, or it is a third key's.
+    """
+    with _own(path):
+        if not path.exists():
+            return
+        try:
+            database = _connect(path, "quick_check")
+        except sqlite3.Error as exc:
+            raise StoreError(f"buffer {path}: {exc}; check owner, mode and free space") from exc
+        try:
+            _give(database, path, former_id, gateway_id)
+        finally:
+            database.close()
+
+
+def _give(database: Database, path: Path, former_id: str, gateway_id: str) -> None:
+    with database.atomic():
+        rows = database.query("SELECT value FROM meta WHERE key = 'gateway_id'")
+        (owner,) = [row["value"] for row in rows]
+        if owner not in (former_id, gateway_id):
+            raise StoreError(
+                f"buffer {path} belongs to gateway {owner}, the configured key is {former_id}; "
+                "name the key of that gateway as key_file first"
+            )
+        database.execute("UPDATE meta SET value = ? WHERE key = 'gateway_id'", [gateway_id])
+
+
+def _own(path: Path) -> IO[bytes]:
+    """Return the lock of a buffer, held until it is closed."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_name(path.name + ".lock").open("wb")
@@ -92,12 +134,7 @@ def open_file(
     except OSError as exc:
         lock.close()
         raise StoreError(f"buffer {path} is in use by another gtx-agent; stop that one") from exc
-    try:
-        reserve = Reserve(path.with_name(path.name + ".reserve"), reserve_mb)
-        return _open_locked(path, gateway_id, max_mb, wall_ms, lock, reserve)
-    except BaseException:
-        lock.close()
-        raise
+    return lock
 
 
 def _open_locked(
@@ -191,7 +228,8 @@ def _adopt(database: Database, path: Path, gateway_id: str, max_pages: int) -> N
     if known["gateway_id"] != gateway_id:
         raise StoreError(
             f"buffer {path} belongs to gateway {known['gateway_id']}, the key file to "
-            f"{gateway_id}; restore that key, or move the buffer away"
+            f"{gateway_id}; restore that key, or give the buffer to the new one with "
+            "`gtx-agent change-key`"
         )
 
 

@@ -31,6 +31,31 @@ def keygen(key_file: Path, as_json: bool) -> None:
     )
 
 
+@click.command("change-key")
+@click.argument("key_file", type=click.Path(dir_okay=False, path_type=Path))
+@config_option
+@json_option
+def change_key(key_file: Path, config: Path, as_json: bool) -> None:
+    """Give the buffer to the new key in KEY_FILE, with all that waits there; stop the agent first.
+
+    The cloud has to know that key by `gtx-cloud gateway rotate`. Afterwards name it as key_file.
+    """
+    from gridtokenx_agent.adapters.buffer_file import change_gateway
+    from gridtokenx_agent.adapters.keyfile import load_key
+    from gridtokenx_agent.app import read_settings
+
+    settings = read_settings(config)
+    former_id = load_key(settings.gateway.key_file).gateway_id
+    gateway_id = load_key(key_file).gateway_id
+    change_gateway(settings.buffer.path, former_id, gateway_id)
+    if as_json:
+        click.echo(json.dumps({"gateway_id": gateway_id, "former_id": former_id}))
+        return
+    click.echo(f"gateway {gateway_id} owns {settings.buffer.path}")
+    click.echo(f'Now write key_file = "{key_file.absolute()}" in {config}, the new password of the')
+    click.echo("broker into its password file, and start the agent.")
+
+
 @click.command("check-config")
 @config_option
 @json_option
