@@ -9,7 +9,7 @@ from paho.mqtt.client import _ConnectionState  # type: ignore[attr-defined]
 from paho.mqtt.enums import CallbackAPIVersion
 
 from gridtokenx_cloud.adapters.mqtt.buffered_socket import BufferedSocket
-from gridtokenx_cloud.adapters.mqtt.client import LeanClient
+from gridtokenx_cloud.adapters.mqtt.client import MAX_AT_ONCE, LeanClient
 from gridtokenx_cloud.adapters.mqtt.packets import (
     read_acknowledgement,
     read_message,
@@ -99,6 +99,28 @@ def test_what_is_far_longer_than_a_message_is_not_gathered_here(line: Line) -> N
         line.client.take_usual()
 
     assert line.client.buffered.pending() <= 2 << 16
+
+
+def test_a_broker_that_sends_without_end_keeps_nothing_else_waiting(line: Line) -> None:
+    line.far.setblocking(True)
+    line.far.sendall(write_message("a", 1, b"x") * (MAX_AT_ONCE + 1))
+
+    first, second = line.client.take_usual(), line.client.take_usual()
+
+    assert (first, second) == (MAX_AT_ONCE, 1)
+
+
+def test_a_connection_that_is_lost_with_much_unsent_breaks_nobody_who_sends(line: Line) -> None:
+    assert line.client.buffered is not None
+    line.client.buffered.send(bytes(1 << 21))
+    line.far.close()
+
+    taken = line.client.send("t", b"x")
+    line.client.acknowledge(7, qos=1)
+    line.client.send_waiting()
+
+    assert taken
+    assert line.client.unconfirmed == 1
 
 
 def test_no_more_are_on_their_way_than_the_broker_allows(line: Line) -> None:

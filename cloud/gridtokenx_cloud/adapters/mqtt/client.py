@@ -23,6 +23,8 @@ MAX_UNCONFIRMED = 1_000
 """Own messages on their way at once, where the broker does not ask for fewer."""
 MAX_WAITING = 20_000
 """Own messages that wait for their turn; a broker that confirms none must not fill the memory."""
+MAX_AT_ONCE = 1_000
+"""Packets taken before anything else is looked at: a broker may send faster than they are taken."""
 
 
 class LeanClient(mqtt.Client):
@@ -58,14 +60,14 @@ class LeanClient(mqtt.Client):
         """How many messages of `send` the broker has not confirmed."""
         return len(self._unconfirmed) + len(self._waiting)
 
-    def take_usual(self) -> bool:
-        """Take the usual packets that are here; False when the next packet is none."""
+    def take_usual(self, most: int = MAX_AT_ONCE) -> int:
+        """Take the usual packets that are here, up to *most*; 0 when the next packet is none."""
         # paho is in the middle of a packet unless this is 0.
         if self.buffered is None or self._in_packet["command"] != 0:
-            return False
-        taken = False
-        while self._take_one(self.buffered):
-            taken = True
+            return 0
+        taken = 0
+        while taken < most and self._take_one(self.buffered):
+            taken += 1
         return taken
 
     def _take_one(self, buffered: BufferedSocket) -> bool:
@@ -121,7 +123,8 @@ class LeanClient(mqtt.Client):
             return False
         try:
             self.buffered.send(packet)
-        except BlockingIOError:
+        except OSError:
+            # Full; or lost, which the next read says too, and then paho tells everybody.
             return False
         return True
 

@@ -21,7 +21,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from gridtokenx_cloud.adapters.mqtt.buffered_socket import BufferedSocket
-from gridtokenx_cloud.adapters.mqtt.client import MAX_UNCONFIRMED, LeanClient
+from gridtokenx_cloud.adapters.mqtt.client import MAX_AT_ONCE, MAX_UNCONFIRMED, LeanClient
 from gridtokenx_cloud.ingest import Message
 from gridtokenx_wire.topics import INGEST_FILTER, Channel, topic
 
@@ -147,12 +147,15 @@ class Connection:
         return took
 
     def _take(self, buffered: BufferedSocket) -> None:
-        """Take all packets that are here; the usual ones the short way."""
-        if not self._client.take_usual():
-            self._client.loop_read()
-        while buffered.pending() and not self.ended:
-            self._client.loop_read()
-            self._client.take_usual()
+        """Take packets that are here, the usual ones the short way; a bounded number of them."""
+        left = MAX_AT_ONCE
+        while left > 0 and not self.ended:
+            taken = self._client.take_usual(left)
+            if not taken:
+                self._client.loop_read()
+            left -= taken or 1
+            if not buffered.pending():
+                return
 
     def _send(self, buffered: BufferedSocket) -> None:
         self._client.send_waiting()
