@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any
 
 from gridtokenx_cloud.adapters.store.database import Connection, Result
@@ -22,14 +23,20 @@ from gridtokenx_wire.record import ClockRecord, EventRecord
 _DAY_MS = 86_400_000
 _SAVE_EPOCH_SQL = """
 INSERT INTO meter_epochs (meter_id, epoch, status, baseline_wh, baseline_seq,
-    baseline_reading_id, credited_through_wh, newest_seq, newest_reading_id, opened_at_ms)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    baseline_reading_id, credited_through_wh, newest_seq, newest_reading_id, opened_at_ms,
+    last_seq, last_reading_id)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (meter_id, epoch) DO UPDATE SET
     status = excluded.status, baseline_wh = excluded.baseline_wh,
     baseline_seq = excluded.baseline_seq, baseline_reading_id = excluded.baseline_reading_id,
     credited_through_wh = excluded.credited_through_wh,
-    newest_seq = excluded.newest_seq, newest_reading_id = excluded.newest_reading_id
+    newest_seq = excluded.newest_seq, newest_reading_id = excluded.newest_reading_id,
+    last_seq = CASE WHEN excluded.last_seq > coalesce(meter_epochs.last_seq, -1)
+        THEN excluded.last_seq ELSE meter_epochs.last_seq END,
+    last_reading_id = CASE WHEN excluded.last_seq > coalesce(meter_epochs.last_seq, -1)
+        THEN excluded.last_reading_id ELSE meter_epochs.last_reading_id END
 """
+# Of epochs in which nothing else changed.
 _SAVE_LAST_SQL = """
 UPDATE meter_epochs SET last_seq = k.seq, last_reading_id = k.id FROM {keys} k
 WHERE meter_epochs.meter_id = k.meter AND meter_epochs.epoch = k.epoch
@@ -111,8 +118,9 @@ def save_changes(tx: Connection, changes: Changes) -> None:
     tx.executemany(_SAVE_RECORD_SQL, [_record(row, at_ms) for row in changes.records])
     with tx.together():
         _save_ranges(tx, changes)
-        save_epochs(tx, changes.epochs, at_ms)
-        _save_last(tx, changes)
+        last = _last_readings(changes)
+        save_epochs(tx, changes.epochs, at_ms, last)
+        _save_last(tx, {key: one for key, one in last.items() if key not in changes.epochs})
         _save_live(tx, changes)
         _date_by_clocks(tx, changes)
         if changes.newest_moved:
@@ -152,9 +160,17 @@ def _keep(tx: Connection, new: NewRejection, at_ms: int) -> Result:
     return tx.execute(_SAVE_REJECTION_SQL, values)
 
 
-def save_epochs(tx: Connection, books: Mapping[StreamKey, EpochBook], at_ms: int) -> None:
-    """Write epochs of meters."""
-    rows = [_epoch(key, book, at_ms) for key, book in sorted(books.items(), key=itemgetter(0))]
+def save_epochs(
+    tx: Connection,
+    books: Mapping[StreamKey, EpochBook],
+    at_ms: int,
+    last: Mapping[StreamKey, tuple[int, int]] = MappingProxyType({}),
+) -> None:
+    """Write epochs of meters, with the `seq` and number of their last readings if those moved."""
+    rows = [
+        (*_epoch(key, book, at_ms), *last.get(key, (None, None)))
+        for key, book in sorted(books.items(), key=itemgetter(0))
+    ]
     tx.executemany(_SAVE_EPOCH_SQL, rows)
 
 
@@ -173,13 +189,17 @@ def _epoch(key: StreamKey, book: EpochBook, at_ms: int) -> tuple[Any, ...]:
     return (*key, book.status, *values, at_ms)
 
 
-def _save_last(tx: Connection, changes: Changes) -> None:
-    """Note which reading of each epoch has the highest seq now."""
+def _last_readings(changes: Changes) -> dict[StreamKey, tuple[int, int]]:
+    """Return the highest new `seq` of each epoch, and its reading's number."""
     last: dict[StreamKey, tuple[int, int]] = {}
     for new in changes.readings:
         stamp = new.slot.stamp
         key, one = (stamp.meter_id, stamp.epoch), (stamp.seq, new.reading_id)
         last[key] = max(one, last.get(key, one))
+    return last
+
+
+def _save_last(tx: Connection, last: Mapping[StreamKey, tuple[int, int]]) -> None:
     if last:
         sql = _SAVE_LAST_SQL.format(keys=tx.dialect.rows("meter", "epoch", "#seq", "#id"))
         tx.execute(sql, (json.dumps([[*key, *one] for key, one in sorted(last.items())]),))
