@@ -1,15 +1,18 @@
 """Many rows in one call come to the same as one by one, in any store."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from gridtokenx_cloud.adapters.store.database import Database
 from gridtokenx_cloud.errors import StoreRefusedError
+from tests.support import build_cloud as build
+from tests.support.stores import sqlite_of
 
 _USER = "INSERT INTO users (user_id, wallet, created_at_ms) VALUES (?, ?, ?)"
-_STREAM = "INSERT INTO event_streams (stream, epoch, last_offset) VALUES (?, ?, ?)"
-_MOVED = f"{_STREAM} ON CONFLICT (stream) DO UPDATE SET last_offset = excluded.last_offset"
+_STREAM = "INSERT INTO event_streams (stream, epoch, last_offset)\nVALUES (?, ?, ?)"
+_MOVED = f"{_STREAM}\nON CONFLICT (stream) DO UPDATE SET last_offset = excluded.last_offset"
 
 
 @pytest.fixture
@@ -51,3 +54,12 @@ def test_one_row_that_cannot_be_stored_refuses_all(database: Database) -> None:
         tx.executemany(_USER, rows)
 
     assert database.connection.execute("SELECT * FROM users").fetchall() == []
+
+
+def test_sqlite_is_given_twenty_rows_a_statement(tmp_path: Path) -> None:
+    with build.cloud(tmp_path) as cloud, cloud.database.transaction() as tx:
+        ran: list[str] = []
+        sqlite_of(cloud.database).connection.set_trace_callback(ran.append)
+        tx.executemany(_MOVED, [(f"s{number}", "e", 1) for number in range(42)])
+
+    assert len([sql for sql in ran if "INSERT" in sql]) == 2 + 2

@@ -37,9 +37,10 @@ class SqlHeldReadings:
 
     def list_held(self) -> list[dict[str, object]]:
         """Return every held reading, the oldest first."""
+        # In the order of a bare number SQLite would read the whole table.
         rows = self._database.connection.execute(
             "SELECT reading_id, meter_id, epoch, seq, export_wh, reason, reading_timestamp_ms"
-            " FROM meter_readings WHERE status = 'held' ORDER BY reading_id"
+            " FROM meter_readings WHERE status = 'held' ORDER BY +reading_id"
         )
         return [dict(row) for row in rows]
 

@@ -21,7 +21,7 @@ _WAL_PAGES = 16_000
 """64 MB."""
 _CACHE_KIB = 65_536
 _ROWS_AT_ONCE = 20
-_INSERT = re.compile(r"(\s*INSERT INTO .* VALUES )(\([?, ]+\))(.*)", re.DOTALL)
+_INSERT = re.compile(r"(\s*INSERT INTO .*\sVALUES )(\([?, ]+\))(.*)", re.DOTALL)
 _DIALECT = Dialect(
     locks_rows=False,
     journal_lock="",

@@ -29,7 +29,8 @@ METERS = """
 """
 
 # Registers only rise within an epoch: the day's energy is the newest total less the last one of
-# yesterday, or less the first of today where the epoch began today.
+# yesterday, or less the first of today where the epoch began today. (CROSS JOIN keeps SQLite to
+# that order, from few meters to their readings.)
 TODAY = """
     SELECT t.meter_id,
         SUM(t.last_import - COALESCE(
@@ -45,22 +46,24 @@ TODAY = """
     FROM (SELECT r.meter_id, r.epoch,
             MIN(r.import_wh) AS first_import, MAX(r.import_wh) AS last_import,
             MIN(r.export_wh) AS first_export, MAX(r.export_wh) AS last_export
-        FROM meters m JOIN meter_readings r USING (meter_id)
-        WHERE (:user IS NULL OR m.user_id = :user) AND at_ms >= :midnight
-            AND r.status IN ('accepted', 'late')
+        FROM meters m CROSS JOIN meter_readings r
+        WHERE r.meter_id = m.meter_id AND (:user IS NULL OR m.user_id = :user)
+            AND at_ms >= :midnight AND r.status IN ('accepted', 'late')
         GROUP BY r.meter_id, r.epoch) t
     GROUP BY t.meter_id
 """
 
-# Two halves, so that each finds its partial index: not in a batch yet, and in one on its way.
+# Two halves, so that each finds its partial index: not in a batch yet, and in one on its way, from
+# the few batches to their readings.
 WAITING = """
     SELECT meter_id, user_id, SUM(credit_wh) AS wh FROM (
         SELECT meter_id, user_id, credit_wh FROM meter_readings
         WHERE credit_wh > 0 AND minted = 0 AND batch_id IS NULL
         UNION ALL
         SELECT r.meter_id, r.user_id, r.credit_wh
-        FROM mint_batches b JOIN meter_readings r USING (batch_id)
-        WHERE b.state <> 'final' AND r.credit_wh > 0 AND r.minted = 0) w
+        FROM mint_batches b CROSS JOIN meter_readings r
+        WHERE r.batch_id = b.batch_id AND b.state <> 'final' AND r.credit_wh > 0
+            AND r.minted = 0) w
     WHERE :user IS NULL OR user_id = :user
     GROUP BY meter_id, user_id
 """
