@@ -58,6 +58,7 @@ def test_a_claim_is_taken_as_typed_from_a_file_and_from_standard_input(
     piped = rows(cloud, "gateway", "accept", "-", "--user", "ann", text=claim_line())
 
     assert [found[0]["meters"] for found in (typed, from_file, piped)] == ["HOUSE-30", None, None]
+    assert typed[0]["rated_power_w"] == "9000"
     assert cloud.rows("SELECT rated_power_w FROM meters WHERE meter_id = 'HOUSE-30'") == [(9_000,)]
 
 

@@ -136,11 +136,12 @@ def test_our_own_mints_and_what_is_no_mint_are_not_declared_foreign(
 
     codes = [
         place.gtx("batch", "foreign", signature, "--reason", "a mistake", "--yes")
-        for signature in (ours, "1" * 64)
+        for signature in (ours, "1" * 64, "SIGNATURE")
     ]
 
     said = capsys.readouterr().err.splitlines()
-    assert codes == [1, 1]
+    assert codes == [1, 1, 1]
     assert f"{ours} is on record already" in said[0]
     assert "is no finalized mint by the token's authority" in said[1]
+    assert "is no transaction's signature; copy it from `gtx-cloud audit`" in said[2]
     assert place.gtx("audit") == 0

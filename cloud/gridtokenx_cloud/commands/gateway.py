@@ -108,7 +108,13 @@ def gateway_accept(
         user_id=user_id, name=name, rated_power_w=rated_power_w, epoch_policy=epoch_policy
     )
     meters = _moves(context).accept(opened, wanted, context.settings.blockchain.mint_address)
-    row = {"gateway_id": opened.gateway_id, "meters": ",".join(meters) or None}
+    powers = {one.meter_id: one.rated_power_w or rated_power_w for one in opened.meters}
+    row = {
+        "gateway_id": opened.gateway_id,
+        "meters": ",".join(meters) or None,
+        # As the installer said: the operator should see what limit it makes.
+        "rated_power_w": ",".join(str(powers[meter_id]) for meter_id in meters) or None,
+    }
     _emit_access(context, row, opened.gateway_id, as_json)
 
 

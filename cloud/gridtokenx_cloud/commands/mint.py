@@ -62,7 +62,8 @@ def audit(context: CommandContext, lines: bool, as_json: bool) -> int:
     else:
         rows = [{"sum": name, "value": value} for name, value in asdict(report.sums).items()]
         context.emit(rows, as_json=False)
-        context.emit([asdict(difference) for difference in report.differences], as_json=False)
+        if report.differences:
+            context.emit([asdict(one) for one in report.differences], as_json=False)
         click.echo("ok" if report.ok else f"{len(report.differences)} differences")
     return 0 if report.ok else 1
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Collection
 from dataclasses import asdict, replace
 
@@ -22,6 +23,7 @@ from gridtokenx_cloud.mint_wiring import connected, conversion_of, markers_of, p
 from gridtokenx_cloud.ports.audit import ChainMint
 from gridtokenx_cloud.rebuild import RebuildPlan, plan
 
+_SIGNATURE = re.compile(r"[1-9A-HJ-NP-Za-km-z]{64,88}\Z")
 _FINALIZED = {"commitment": "finalized"}
 _NEVER, _FAILED, _NOT_KNOWN = "never landed", "failed: ", "not known yet"
 _OURS, _NAMELESS = "made by an attempt", "made by a transaction that no history names"
@@ -173,6 +175,11 @@ def batch_foreign(context: CommandContext, signature: str, reason: str, yes: boo
 
 async def _foreign_mint(context: CommandContext, signature: str) -> ChainMint:
     """Return a mint that the store does not know; raises for one of our own minter."""
+    if not _SIGNATURE.match(signature):
+        raise ValidationError(
+            "InvalidSignature",
+            f"{signature[:100]!r} is no transaction's signature; copy it from `gtx-cloud audit`",
+        )
     if signature in SqlAuditStore(context.database()).known_signatures():
         raise ValidationError("KnownMint", f"{signature} is on record already")
     async with connected(context.settings) as rpc:
@@ -222,8 +229,8 @@ def rebuild(context: CommandContext, apply: bool, as_json: bool) -> int:
             json.dumps({"restored": rows, "differences": faults, "applied": apply}, indent=2)
         )
     else:
-        context.emit(rows, as_json=False)
-        context.emit(faults, as_json=False)
+        for table in filter(None, (rows, faults)):
+            context.emit(table, as_json=False)
         verb = "restored" if apply else "to restore; run again with --apply"
         click.echo(f"{len(rows)} batches {verb}; {len(faults)} left to an operator")
     return 1 if faults else 0
