@@ -1,6 +1,5 @@
 """Any record survives the way there and back; any other bytes are refused."""
 
-
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
