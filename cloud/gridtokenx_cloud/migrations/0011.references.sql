@@ -13,21 +13,18 @@
 -- postgresql: END';
 
 -- Whoever deletes one meanwhile has to be waited for here, and then it is missing; or waits for this
--- transaction, and then `refuse_loss` finds its readings.
+-- transaction, and then `refuse_loss` finds its readings. The lock keeps each look-up one of an
+-- index, whatever the server thinks of how many rows there are.
 -- postgresql: CREATE FUNCTION refuse_unknown() RETURNS trigger LANGUAGE plpgsql AS '
 -- postgresql: DECLARE missing text; BEGIN
 -- postgresql:     WITH named AS MATERIALIZED (
--- postgresql:         SELECT DISTINCT meter_id, gateway_id, user_id FROM arrived),
--- postgresql:     g AS MATERIALIZED (SELECT gateway_id FROM gateways WHERE gateway_id IN (
--- postgresql:         SELECT gateway_id FROM named) ORDER BY gateway_id FOR KEY SHARE),
--- postgresql:     m AS MATERIALIZED (SELECT meter_id FROM meters WHERE meter_id IN (
--- postgresql:         SELECT meter_id FROM named) ORDER BY meter_id FOR KEY SHARE),
--- postgresql:     u AS MATERIALIZED (SELECT user_id FROM users WHERE user_id IN (
--- postgresql:         SELECT user_id FROM named) ORDER BY user_id FOR KEY SHARE)
--- postgresql:     SELECT concat_ws('', '', meter_id, gateway_id, user_id) INTO missing FROM named
--- postgresql:     WHERE gateway_id NOT IN (SELECT gateway_id FROM g)
--- postgresql:         OR meter_id NOT IN (SELECT meter_id FROM m)
--- postgresql:         OR user_id NOT IN (SELECT user_id FROM u) LIMIT 1;
+-- postgresql:         SELECT DISTINCT gateway_id, meter_id, user_id FROM arrived ORDER BY 1, 2, 3)
+-- postgresql:     SELECT concat_ws('', '', meter_id, gateway_id, user_id) INTO missing FROM named n
+-- postgresql:     WHERE NOT EXISTS (
+-- postgresql:             SELECT FROM gateways g WHERE g.gateway_id = n.gateway_id FOR KEY SHARE)
+-- postgresql:         OR NOT EXISTS (SELECT FROM meters m WHERE m.meter_id = n.meter_id FOR KEY SHARE)
+-- postgresql:         OR NOT EXISTS (SELECT FROM users u WHERE u.user_id = n.user_id FOR KEY SHARE)
+-- postgresql:     LIMIT 1;
 -- postgresql:     IF FOUND THEN
 -- postgresql:         RAISE EXCEPTION USING ERRCODE = ''foreign_key_violation'',
 -- postgresql:             MESSAGE = ''a reading names what is not enrolled, one of '' || missing;
