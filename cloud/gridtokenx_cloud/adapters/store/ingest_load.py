@@ -37,15 +37,16 @@ SELECT r.reading_id, r.seq, r.boot_id, r.mono_ms, r.at_ms, r.import_wh, r.export
 FROM {keys} k JOIN meter_readings r ON r.reading_id = k.id
 """
 # What is stored of an epoch after its last accepted reading: held, or rejected since. Rare, and no
-# more of it than an operator leaves lying for days.
+# more of it than an operator leaves lying for days; the time leads to it, of a year of others.
 _TRAIL_SQL = """
 SELECT r.meter_id, r.epoch, r.seq, r.boot_id, r.mono_ms, r.at_ms, r.import_wh, r.export_wh,
        r.active_power_w, r.line
-FROM {keys} k JOIN meter_readings r ON r.meter_id = k.stream AND r.epoch = k.epoch
-     AND r.seq > k.newest AND r.seq >= coalesce(
-         (SELECT x.seq FROM meter_readings x WHERE x.meter_id = k.stream AND x.epoch = k.epoch
-              AND x.seq > k.newest ORDER BY x.seq DESC LIMIT 1 OFFSET 999), 0)
-ORDER BY r.meter_id, r.epoch, r.seq
+FROM (SELECT x.reading_id, row_number() OVER (PARTITION BY x.meter_id, x.epoch ORDER BY x.seq DESC)
+             AS place
+      FROM {keys} k JOIN meter_readings x ON x.meter_id = k.stream AND x.at_ms >= k.since
+           AND x.epoch = k.epoch AND x.seq > k.newest) t
+JOIN meter_readings r ON r.reading_id = t.reading_id
+WHERE t.place <= 1000 ORDER BY r.meter_id, r.epoch, r.seq
 """
 _SAMPLES_SQL = """
 SELECT s.meter_id, s.epoch, s.seq, s.at_ms
@@ -170,8 +171,11 @@ def _add_epochs(
 def _load_trails(tx: Connection, books: Books, waiting: Mapping[StreamKey, Row]) -> None:
     """Load what is stored after the last accepted reading of each epoch in *waiting*."""
     trails = {key: [_last_slot(newest)] for key, newest in waiting.items()}
-    asked = [(*key, newest["seq"]) for key, newest in sorted(waiting.items(), key=itemgetter(0))]
-    for row in keyed_rows(tx, _TRAIL_SQL, ("stream", "epoch", "#newest"), asked):
+    asked = [
+        (*key, newest["seq"], newest["at_ms"])
+        for key, newest in sorted(waiting.items(), key=itemgetter(0))
+    ]
+    for row in keyed_rows(tx, _TRAIL_SQL, ("stream", "epoch", "#newest", "#since"), asked):
         record = parse_line(row["line"])
         prev = record.prev if isinstance(record, SlotRecord) else FIRST_PREV
         trails[row["meter_id"], row["epoch"]].append(_last_slot(row)._replace(prev=prev))
