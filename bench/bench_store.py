@@ -3,8 +3,11 @@
 10,000 meters of 100 gateways, on SQLite and PostgreSQL (fsync on, twelve monthly partitions),
 filled by SQL as a running cloud leaves them; 10,000 credits wait. `fetch` is what the minter asks
 for at each poll, 500 credits. `ingest` is the whole work of a worker on batches of 500 signed
-lines, one of each of 500 meters: verify, load, judge, store, commit. Floors: fetch p99 below 20 ms
-and at most twice that of 100,000 readings; ingest at least 80 % of that into a fresh table.
+lines, one of each of 500 meters: verify, load, judge, store, commit. `answers` are pages of the
+API, and what ingest asks when 15 stored lines come again, or others under their names. `indexes`
+has the query that needs each index, with it and where it is dropped. Floors: fetch and answers p99
+below 20 ms, fetch at most twice that of 100,000 readings; ingest at least 80 % of that into a fresh
+table.
 Prints one JSON line.
 Run: `python -m bench.bench_store [READINGS]`; files below var/bench, removed at the end.
 """
@@ -19,7 +22,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import quantiles
+from typing import Any
 
+from bench.store_indexes import answer_ms, index_earnings
 from bench.store_rig import METERS, START_MS, fill, messages
 from gridtokenx_cloud.adapters.store.database import Database
 from gridtokenx_cloud.adapters.store.ingest import SqlIngestStore
@@ -95,10 +100,10 @@ def index_mb(database: Database) -> dict[str, int]:
     return {row["name"]: int(row["size"]) // 10**6 for row in rows}
 
 
-def measure(url: str, readings: int) -> dict[str, float]:
+def measure(url: str, readings: int) -> dict[str, Any]:
     """Return the figures of a store of this size."""
     database = migrated(url)
-    found: dict[str, float] = {}
+    found: dict[str, Any] = {}
     try:
         started = time.perf_counter()
         fill(database, readings)
@@ -108,6 +113,8 @@ def measure(url: str, readings: int) -> dict[str, float]:
         found |= ingest_rate(database, readings // METERS + 1)
         if readings > SMALL:
             found |= {f"mb_{name}": size for name, size in index_mb(database).items()}
+            found["answers"] = answer_ms(database, readings)
+            found["indexes"] = index_earnings(database)
         return found
     finally:
         print(url.partition(":")[0], readings, found, file=sys.stderr)
@@ -129,7 +136,7 @@ def place() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def compare(small: dict[str, float], fresh: dict[str, float], large: dict[str, float]) -> object:
+def compare(small: dict[str, Any], fresh: dict[str, Any], large: dict[str, Any]) -> object:
     """Return the figures of one database and what the floors are about."""
     return {
         "fresh": fresh,
@@ -141,9 +148,9 @@ def compare(small: dict[str, float], fresh: dict[str, float], large: dict[str, f
     }
 
 
-def ratio(one: dict[str, float], other: dict[str, float], name: str) -> float:
+def ratio(one: dict[str, Any], other: dict[str, Any], name: str) -> float:
     """Return a figure as a multiple of another store's."""
-    return round(one[name] / other[name], 2)
+    return round(float(one[name]) / float(other[name]), 2)
 
 
 def main() -> None:
