@@ -29,6 +29,7 @@ from gridtokenx_cloud.errors import ChainMismatchError, ConfigError
 from gridtokenx_cloud.mint_wiring import connected_minter
 from gridtokenx_cloud.ports.mint import Landing
 from gridtokenx_cloud.settings import load_settings
+from gridtokenx_cloud.wallets import check_wallet
 from gridtokenx_wire import base58
 from gridtokenx_wire.encoding import encode_line
 from gridtokenx_wire.record import FIRST_PREV, ClockQuality, SlotRecord, Stamp
@@ -263,6 +264,17 @@ def test_an_owner_is_enrolled_with_a_warning_where_no_node_answers(
     warning = json.loads(shown.out)[0]["warning"] if as_json else shown.err
     assert "before anything is minted to it" in warning
     assert bool(shown.err) == (not as_json)
+
+
+async def test_the_next_node_is_asked_where_one_is_silent_also_from_a_servers_thread(
+    localnet: str,
+) -> None:
+    urls = f"http://127.0.0.1:{free_port()},{localnet}"
+    settings = load_settings(environ={"GTX_CLOUD_SOLANA_RPC_URLS": urls}, complete=False)
+
+    seen = await asyncio.to_thread(check_wallet, settings, "ann", str(Keypair().pubkey()))
+
+    assert (seen.on_chain, seen.warning) == ("new", None)
 
 
 def made_token(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
