@@ -86,7 +86,9 @@ def load_books(tx: Connection, gateway_ids: Iterable[str], wanted: Iterable[Iden
     keys = sorted(key for key in touched if not key[0].startswith(GATEWAY_STREAM))
     meter_names = _names(meter_id for meter_id, _ in keys)
     boots = {(i.gateway_id, i.boot_id) for i in identities}
-    own = {(i.gateway_id, i.boot_id) for i in identities if i.stream.startswith(GATEWAY_STREAM)}
+    own: set[tuple[str, str]] = set()
+    if len(keys) < len(touched):
+        own = {(i.gateway_id, i.boot_id) for i in identities if i.stream.startswith(GATEWAY_STREAM)}
     with tx.together():
         ids = tx.execute(tx.dialect.next_reading_ids, (sum(map(len, touched.values())),))
         gateways = _lock_gateways(tx, gateway_names)
@@ -96,7 +98,8 @@ def load_books(tx: Connection, gateway_ids: Iterable[str], wanted: Iterable[Iden
         epochs = keyed_rows(tx, _EPOCH_SQL, ("meter",), meter_names)
         samples = keyed_rows(tx, _SAMPLES_SQL, ("stream", "epoch"), keys)
         clocks = keyed_rows(tx, _CLOCKS_SQL, ("gateway", "boot"), sorted(boots))
-    books = Books(reading_ids=iter([row[0] for row in ids]), gateways=_statuses(gateways))
+    free_ids = iter([number for (number,) in ids.fetchall()])
+    books = Books(reading_ids=free_ids, gateways=_statuses(gateways))
     books.meters = {row["meter_id"]: Meter(**row) for row in meters}
     add_history(books, history)
     books.ranges = ranges_of(ranges, touched)

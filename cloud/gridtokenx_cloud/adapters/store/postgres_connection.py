@@ -155,6 +155,10 @@ class PostgresConnection:
             raise StoreBusyError(f"{self._name}: {_line(exc)}") from exc
 
 
+# Each value that is read goes through here: `super()` would take as long as all the rest of it.
+_value_at = tuple.__getitem__
+
+
 class PostgresRow(tuple[Any, ...]):
     """A `Row`: the same ways in as `sqlite3.Row`."""
 
@@ -166,7 +170,7 @@ class PostgresRow(tuple[Any, ...]):
         return self.places.keys()
 
     def __getitem__(self, key: Any, /) -> Any:
-        return super().__getitem__(self.places[key] if isinstance(key, str) else key)
+        return _value_at(self, self.places[key] if isinstance(key, str) else key)
 
 
 @lru_cache(maxsize=256)
