@@ -268,6 +268,7 @@ async def test_a_changed_setting_is_in_force_at_once_audited_and_survives_a_rest
         ({"polling_interval_secs": 5}, 422, "InsufficientPollingInterval"),
         ({"batch_size": "1e3", "auto_mint_percentage": 101}, 422, "ValidationFailed"),
         ({"max_retry_delay_secs": 10}, 422, "IncompatibleValues"),
+        ({"spike_action": "drop"}, 422, "hold or remark"),
         ({"no_such_setting": 1}, 422, "UnknownVariable"),
         ({"decimals": 6}, 409, "fixed"),
         ({}, 422, "at least one"),

@@ -32,12 +32,17 @@ def chained(*slots: SlotRecord) -> list[SlotRecord]:
     return done
 
 
-def remarked(earlier: SlotRecord, later: SlotRecord) -> Remark:
+def remarked(
+    earlier: SlotRecord,
+    later: SlotRecord,
+    rules: ReadingRules = ReadingRules(),  # noqa: B008 - frozen
+    resolution_wh: int = 1,
+) -> Remark:
     """Return what is remarked of *later* when it follows *earlier* in an unbroken chain."""
     one, other = chained(earlier, later)
     last = last_slot(one, GATEWAY.line(one), one.stamp.wall_ms)
     seen = last_slot(other, GATEWAY.line(other), other.stamp.wall_ms)
-    return remarks_on(other, seen, [last], build.meter(), ReadingRules())
+    return remarks_on(other, seen, [last], build.meter(resolution_wh=resolution_wh), rules)
 
 
 def test_an_ordinary_pair_of_readings_is_not_remarked() -> None:
@@ -99,3 +104,24 @@ def test_phases_that_do_not_add_up_are_remarked_as_the_gateway_found_it(cloud: C
     assert cloud.rows("SELECT status, flags, remarks FROM meter_readings") == [
         ("accepted", int(Quality.POWER_MISMATCH), int(Remark.PHASE_SUM))
     ]
+
+
+def test_each_threshold_is_the_settings_own() -> None:
+    spike = slot(96, 1_000, -2_000), slot(97, 2_500, -1_000)
+    stuck = slot(96, 1_000, -2_000), slot(97, 1_000, -2_000)
+
+    assert remarked(*spike, ReadingRules(spike_percent=299)) == Remark.SPIKE
+    assert remarked(*spike, ReadingRules(spike_percent=300)) == Remark.NONE
+    assert remarked(*spike, ReadingRules(spike_rated_percent=39)) == Remark.SPIKE
+    assert remarked(*spike, ReadingRules(spike_rated_percent=40)) == Remark.NONE
+    assert remarked(*stuck, ReadingRules(stuck_wh=500)) == Remark.STUCK
+    assert remarked(*stuck, ReadingRules(stuck_wh=501)) == Remark.NONE
+
+
+@pytest.mark.parametrize(("resolution_wh", "found"), [(250, Remark.STUCK), (251, Remark.NONE)])
+def test_a_coarse_register_may_stand_while_less_than_two_of_its_steps_flow(
+    resolution_wh: int, found: Remark
+) -> None:
+    stuck = slot(96, 1_000, -2_000), slot(97, 1_000, -2_000)
+
+    assert remarked(*stuck, resolution_wh=resolution_wh) == found
