@@ -147,3 +147,14 @@ def test_an_epoch_is_accepted_behind_a_clock_batch_that_has_begun(
     others[-1].finish()
 
     assert dated_and_credited(cloud) == [(1, "accepted", 0, True), (2, "accepted", 100, True)]
+
+
+def test_a_line_that_waits_while_its_meter_changes_hands_counts(cloud: Cloud) -> None:
+    with cloud.database.transaction() as tx:
+        tx.execute("UPDATE meters SET user_id = 'bob' WHERE meter_id = ?", (METER_ID,))
+        batch = Other(lambda: cloud.service.process([GATEWAY.sends(build.slot(9, 900))]))
+        batch.wait_until_blocked(cloud.database)
+    batch.finish()
+
+    assert cloud.rows("SELECT code FROM rejections") == []
+    assert cloud.rows("SELECT user_id FROM meter_readings WHERE seq = 9") == [("bob",)]

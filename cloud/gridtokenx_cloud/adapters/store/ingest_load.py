@@ -127,15 +127,21 @@ def _statuses(gateways: Result) -> dict[str, str]:
 def _lock_meters(
     tx: Connection, names: list[tuple[str]], clock_boots: Iterable[tuple[str, str]] = ()
 ) -> Result:
-    """Return these meters, and those that a clock record of these boots may date readings of."""
-    lock = tx.dialect.row_lock("m")
-    keys, values = f"{tx.dialect.rows('name')} k", [json.dumps(names)]
-    if clock_boots:
-        boots = tx.dialect.rows("gateway", "boot")
-        keys = f"(SELECT name FROM {keys} UNION {_DATED_SQL.format(keys=boots)}) k"  # noqa: S608 - our own names
-        values.append(json.dumps(sorted(clock_boots)))
-    sql = f"{METER_SQL} JOIN {keys} ON k.name = m.meter_id ORDER BY m.meter_id{lock}"
-    return tx.execute(sql, values)
+    """Lock these meters, and those that a clock record of these boots may date readings of.
+
+    Returns these meters. They are asked for by a statement of their own: one that waits for a lock
+    joins what it waited for to what was there before, and would miss a meter that got another owner
+    meanwhile.
+    """
+    if lock := tx.dialect.row_lock("m"):
+        keys, values = f"{tx.dialect.rows('name')} k", [json.dumps(names)]
+        if clock_boots:
+            boots = tx.dialect.rows("gateway", "boot")
+            keys = f"(SELECT name FROM {keys} UNION {_DATED_SQL.format(keys=boots)}) k"  # noqa: S608 - our own names
+            values.append(json.dumps(sorted(clock_boots)))
+        wanted = f"meters m JOIN {keys} ON k.name = m.meter_id ORDER BY m.meter_id"
+        tx.execute(f"SELECT 1 FROM {wanted}{lock}", values)  # noqa: S608 - our own names
+    return keyed_rows(tx, f"{METER_SQL} JOIN {{keys}} k ON k.name = m.meter_id", ("name",), names)
 
 
 def lock_meter(tx: Connection, meter_id: str) -> Row | None:
