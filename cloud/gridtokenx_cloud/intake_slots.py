@@ -83,11 +83,12 @@ class SlotIntake:
     def _keep(self, seen: LastSlot, key: StreamKey, verdict: Verdict) -> None:
         """Note what the next reading of the epoch is compared with."""
         books = self.books
-        last, span = books.last_slots.get(key), books.epochs[key].span
-        if span is not None and seen.seq >= span.newest.seq:
+        last, book = books.last_slots.get(key), books.epochs[key]
+        span = book.span
+        if book.status == "accepted" and (span is None or seen.seq >= span.newest.seq):
             trail = books.trails.pop(key, () if last is None else (last,))
             trail = follow(trail, seen, accepted=verdict.status == "accepted")
-            if len(trail) > 1:
+            if len(trail) > 1 or span is None:
                 books.trails[key] = trail
         if last is None or last.seq < seen.seq:
             books.last_slots[key] = seen
@@ -128,7 +129,7 @@ class SlotIntake:
             book.span = verdict.span
             windows[identity.epoch] = window(verdict.span)
             self.changes.epochs[identity.key] = book
-            self.changes.newest_moved |= verdict.status == "accepted"
+            self.changes.newest_moved = True
         return verdict
 
     def _open_epoch(self, identity: Identity, status: Literal["accepted", "held"]) -> EpochBook:

@@ -3,14 +3,18 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import count
+from random import Random
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from gridtokenx_cloud.adapters.store.database import Database
 from gridtokenx_cloud.adapters.store.held import SqlHeldReadings
 from gridtokenx_cloud.verify import ReadingRules
 from gridtokenx_wire.encoding import line_hash
-from gridtokenx_wire.record import LiveValues, Quality, SlotRecord
+from gridtokenx_wire.record import FIRST_PREV, LiveValues, Quality, SlotRecord
 from tests.support import build_cloud as build
 from tests.support.build_cloud import GATEWAY, METER_ID, Cloud
 
@@ -258,3 +262,74 @@ def test_confirming_a_count_judges_its_readings_by_these_rules_too(new_cloud: Ne
         (97, "late", 0, None),
         (98, "accepted", 2_200, None),
     ]
+
+
+_pairs = count(1)
+_STEPS = st.lists(
+    st.tuples(
+        st.sampled_from([0, 0, 1, 100, 700, 2_900, 3_500]),
+        st.sampled_from([None, 0, -400, -4_000, -9_000]),
+        st.sampled_from([Quality.NONE, Quality.NONE, Quality.POWER_MISMATCH]),
+    ),
+    min_size=2,
+    max_size=12,
+)
+
+
+@pytest.fixture(scope="module")
+def shared(new_store: Callable[[], Database]) -> Iterator[Cloud]:
+    with build.cloud(new_store(), rules=replace(ALL_HOLD, chain_gap_wait_s=3_600)) as made:
+        yield made
+
+
+@pytest.mark.no_cover  # the same lines a thousand times
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(steps=_STEPS, order=st.randoms(use_true_random=False), size=st.integers(2, 6))
+def test_what_a_batch_remembers_is_what_the_store_remembers(
+    shared: Cloud, steps: list[tuple[int, int | None, Quality]], order: Random, size: int
+) -> None:
+    number = next(_pairs)
+    names = f"ALONE-{number}", f"TOGETHER-{number}"
+    sent = [meters_day(shared, name, steps) for name in names]
+    # They come in any order, and some never.
+    places = order.sample(range(len(steps)), order.randint(1, len(steps)))
+
+    for place in places:
+        shared.take(GATEWAY.sends(sent[0][place]))
+    for first in range(0, len(places), size):
+        shared.take(GATEWAY.sends(*(sent[1][place] for place in places[first : first + size])))
+
+    alone, together = (
+        shared.rows(
+            "SELECT seq, status, credit_wh, reason, remarks FROM meter_readings"
+            " WHERE meter_id = ? ORDER BY seq",
+            name,
+        )
+        for name in names
+    )
+    assert alone == together
+
+
+def meters_day(
+    cloud: Cloud, meter_id: str, steps: list[tuple[int, int | None, Quality]]
+) -> list[SlotRecord]:
+    """Enrol a meter, and return its slots as a gateway chains them."""
+    cloud.registry.add_meter(
+        meter_id,
+        gateway_id=GATEWAY.gateway_id,
+        user_id="ann",
+        rated_power_w=10_000,
+        resolution_wh=1,
+        epoch_policy="first",
+    )
+    export_wh, done, prev = 1_000, list[SlotRecord](), FIRST_PREV
+    for seq, (step_wh, power_w, flags) in enumerate(steps, 60):
+        export_wh += step_wh
+        plain = build.slot(
+            at=build.stamp(seq, meter_id=meter_id),
+            export_wh=export_wh,
+            live=LiveValues(active_power_w=power_w),
+        )
+        done.append(plain._replace(prev=prev, flags=flags))
+        prev = line_hash(GATEWAY.line(done[-1]))
+    return done

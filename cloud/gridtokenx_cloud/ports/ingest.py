@@ -90,8 +90,8 @@ class Books:
         archived: Those of them whose line has left the store.
         windows: Meter to what each of its epochs with credited readings covers.
         last_slots: Stored slot with the highest `seq` of a stream.
-        trails: Of streams whose last stored slot is not the last accepted one: both, and what is
-            between them.
+        trails: Of streams whose last stored slot is not the last accepted one: the accepted one,
+            where there is one yet, and all after it.
         tenures: Who reads a meter when; only of meters that moved.
         owners: Who owns a meter when; only of meters that changed hands.
         key_ends_ms: When a replaced key ends; only of gateways whose key is replaced.
@@ -181,7 +181,7 @@ class Changes:
         ranges: Stream to (ranges as loaded, ranges now).
         epochs: (meter, epoch) touched, as they are now.
         clock_ties: Boots that can be dated, or dated better, from now on.
-        newest_moved: Whether a newer reading was accepted anywhere.
+        newest_moved: Whether an end of what is credited moved anywhere.
         uncounted: Gateway to refused lines that are counted and not kept.
     """
 

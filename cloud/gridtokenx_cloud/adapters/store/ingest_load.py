@@ -158,7 +158,7 @@ def _add_epochs(
     tx: Connection, books: Books, rows: list[Row], touched: Container[StreamKey]
 ) -> None:
     readings = _named_readings(tx, rows, touched)
-    waiting: dict[StreamKey, Row] = {}
+    waiting: dict[StreamKey, Row | None] = {}
     for row in rows:
         meter_id, epoch = row["meter_id"], row["epoch"]
         book = _book(row, readings)
@@ -167,8 +167,8 @@ def _add_epochs(
             if (last := readings.get(row["last_reading_id"])) is not None:
                 books.last_slots[meter_id, epoch] = _last_slot(last)
                 newest_id = row["newest_reading_id"]
-                if newest_id is not None and newest_id != row["last_reading_id"]:
-                    waiting[meter_id, epoch] = readings[newest_id]
+                if book.status == "accepted" and newest_id != row["last_reading_id"]:
+                    waiting[meter_id, epoch] = readings.get(newest_id)
         if row["opened_at_ms"] > moved_at_ms(books, meter_id):
             books.meters_with_epochs.add(meter_id)
         if book.span is not None:
@@ -177,11 +177,11 @@ def _add_epochs(
         _load_trails(tx, books, waiting)
 
 
-def _load_trails(tx: Connection, books: Books, waiting: Mapping[StreamKey, Row]) -> None:
-    """Load what is stored after the last accepted reading of each epoch in *waiting*."""
-    trails = {key: [_last_slot(newest)] for key, newest in waiting.items()}
+def _load_trails(tx: Connection, books: Books, waiting: Mapping[StreamKey, Row | None]) -> None:
+    """Load what is stored after the last accepted reading of each epoch, None = it has none yet."""
+    trails = {key: [_last_slot(one)] if one else [] for key, one in waiting.items()}
     asked = [
-        (*key, newest["seq"], newest["at_ms"])
+        (*key, newest["seq"], newest["at_ms"]) if newest else (*key, -1, 0)
         for key, newest in sorted(waiting.items(), key=itemgetter(0))
     ]
     for row in keyed_rows(tx, _TRAIL_SQL, ("stream", "epoch", "#newest", "#since"), asked):
