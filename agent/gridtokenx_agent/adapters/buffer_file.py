@@ -95,9 +95,9 @@ def change_gateway(path: Path, former_id: str, gateway_id: str) -> None:
     Raises:
         StoreError: No permission, an agent uses it, or it is a third key's.
     """
+    if not path.exists():
+        return  # A lock made here would belong to whoever types this, not to the service.
     with _own(path):
-        if not path.exists():
-            return
         try:
             database = _connect(path, "quick_check")
         except sqlite3.Error as exc:
