@@ -186,17 +186,38 @@ def test_what_the_database_does_not_take_is_told_apart_from_what_it_cannot_do_no
 def test_an_odd_value_among_many_rows_is_refused_and_the_connection_goes_on(
     database: PostgresDatabase, odd: tuple[int, str]
 ) -> None:
-    migrate(database)
     connection = database.connection
-    insert = "INSERT INTO reading_months (month) VALUES (?)"
+    insert = "INSERT INTO odd (number, name) VALUES (?, ?)"
     connection.execute("CREATE TABLE odd (number BIGINT NOT NULL, name TEXT)")
 
-    with pytest.raises(StoreRefusedError):
-        connection.executemany("INSERT INTO odd (number, name) VALUES (?, ?)", [(1, "a"), odd])
-    connection.executemany(insert, [(1,), (2,)])
+    for end in ("", " ON CONFLICT DO NOTHING"):
+        with pytest.raises(StoreRefusedError):
+            connection.executemany(insert + end, [(1, "a"), odd])
+        connection.executemany(insert + end, [(1, "a"), (2, None)])
 
-    assert connection.execute("SELECT count(*) FROM odd").fetchone() == (0,)
+    assert connection.execute("SELECT count(*) FROM odd").fetchone() == (4,)
     assert database.connection is connection
+
+
+@pytest.mark.parametrize("end", ["", " ON CONFLICT (name) DO UPDATE SET line = excluded.line"])
+def test_many_rows_arrive_as_they_are_whatever_way_they_travel(
+    database: PostgresDatabase, end: str
+) -> None:
+    connection = database.connection
+    connection.execute("CREATE TABLE many (name TEXT PRIMARY KEY, number BIGINT, line BYTEA)")
+    names = ["", "NULL", "null", '"', "\\", "\\N", "{a,b}", "a\nb\tc", "'", "%s", "é\U0001f50c"]
+    lines = [b"", b"\0\\", None, b'"', b"\xff"]
+    numbers = [-(2**63), 2**63 - 1, None, 0, -1]
+    rows = [
+        (name, numbers[place % len(numbers)], lines[place % len(lines)])
+        for place, name in enumerate(names)
+    ]
+
+    for _ in range(2 if end else 1):
+        connection.executemany(f"INSERT INTO many (name, number, line) VALUES (?, ?, ?){end}", rows)  # noqa: S608 - ours
+
+    stored = connection.execute("SELECT name, number, line FROM many").fetchall()
+    assert sorted(map(tuple, stored), key=repr) == sorted(rows, key=repr)
 
 
 def test_statements_sent_together_fail_together_and_give_their_rows_after_the_block(

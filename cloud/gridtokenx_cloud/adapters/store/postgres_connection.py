@@ -1,6 +1,5 @@
 """One connection to a PostgreSQL server: our SQL in its spelling, rows as `sqlite3.Row`s are."""
 
-import json
 import re
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,7 +28,7 @@ _DIALECT = Dialect(
     locks_rows=True,
     journal_lock=f"SELECT pg_advisory_xact_lock({LOCK_SPACE}, {JOURNAL})",
     migration_lock=f"SELECT pg_advisory_xact_lock({LOCK_SPACE}, {MIGRATION})",
-    json_rows="json_array_elements(?::json) AS e(value)",
+    json_rows="jsonb_array_elements(?::jsonb) AS e(value)",
     text_at="value ->> {}",
     int_at="(value ->> {})::bigint",
     batch_number_given="SELECT setval('mint_batches_batch_id_seq', greatest(max(batch_id),"
@@ -100,25 +99,20 @@ class PostgresConnection:
                 cursor.executemany(_psycopg_sql(sql), all_rows)
                 return cursor
             table, columns, conflict = insert.groups()
+            types = self._column_types(table, columns)
             if conflict or self._raw.pgconn.pipeline_status:
-                _insert_json(cursor, table, columns, conflict, all_rows)
+                _insert_arrays(cursor, insert, types, all_rows)
             else:
-                self._copy(cursor, table, columns, all_rows)
+                _copy(cursor, insert, types, all_rows)
         return cursor
 
-    def _copy(
-        self, cursor: "psycopg.Cursor[Any]", table: str, columns: str, rows: list[Sequence[Any]]
-    ) -> None:
+    def _column_types(self, table: str, columns: str) -> list[str]:
         types = self._types.get((table, columns))
         if types is None:
-            known = dict(cursor.execute(_TYPES_SQL, (table,)).fetchall())
+            known: dict[str, str] = dict(self._raw.execute(_TYPES_SQL, (table,)).fetchall())
             types = [known[name.strip()] for name in columns.split(",")]
             self._types[table, columns] = types
-        # Binary: neither side turns numbers and lines into text and back.
-        with cursor.copy(f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)".encode()) as copy:
-            copy.set_types(types)
-            for row in rows:
-                copy.write_row(row)
+        return types
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -204,25 +198,44 @@ def _mark(found: "re.Match[str]") -> str:
     return "" if text.startswith("INDEXED") else text.replace("%", "%%")
 
 
-def _insert_json(
+def _copy(
     cursor: "psycopg.Cursor[Any]",
-    table: str,
-    columns: str,
-    conflict: str,
+    insert: "re.Match[str]",
+    types: list[str],
     rows: list[Sequence[Any]],
 ) -> None:
-    """Insert all rows in one statement; the table itself says of which types they are."""
-    names = [name.strip() for name in columns.split(",")]
-    objects = [dict(zip(names, row, strict=True)) for row in rows]
+    # Binary: neither side turns numbers and lines into text and back.
+    start = f"COPY {insert[1]} ({insert[2]}) FROM STDIN (FORMAT BINARY)"
+    with cursor.copy(start.encode()) as copy:
+        copy.set_types(types)
+        for row in rows:
+            copy.write_row(row)
+
+
+def _insert_arrays(
+    cursor: "psycopg.Cursor[Any]",
+    insert: "re.Match[str]",
+    types: list[str],
+    rows: list[Sequence[Any]],
+) -> None:
+    """Insert all rows in one statement, each column of them an array."""
+    table, columns, conflict = insert.groups()
+    arrays = ", ".join(f"%s::{name}[]" for name in types)
     cursor.execute(
-        f"INSERT INTO {table} ({columns}) SELECT {columns}"  # noqa: S608 - our own statement
-        f" FROM json_populate_recordset(NULL::{table}, %s::json) AS new {conflict}".encode(),
-        (json.dumps(objects, default=_hex),),
+        f"INSERT INTO {table} ({columns}) SELECT * FROM unnest({arrays}) {conflict}".encode(),  # noqa: S608 - our own statement
+        [f"{{{','.join(map(_element, column))}}}" for column in zip(*rows, strict=True)],
     )
 
 
-def _hex(value: bytes) -> str:
-    return f"\\x{value.hex()}"
+def _element(value: object) -> str:
+    """Return a value as one of an array's text."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, bytes):
+        return f'"\\\\x{value.hex()}"'
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return str(value)
 
 
 def _line(exc: Exception) -> str:
