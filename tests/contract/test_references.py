@@ -203,6 +203,22 @@ def test_no_way_round_the_whole_table_leads_past_the_check(server_side: Database
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("name", NAMES)
+def test_a_reading_that_is_moved_to_another_month_can_name_no_stranger_there(
+    server_side: Database, name: str
+) -> None:
+    months = server_side.connection.execute("SELECT max(month) FROM reading_months").fetchone()
+    with server_side.transaction() as tx:
+        add_readings(tx, {})
+
+    with pytest.raises(StoreRefusedError, match="would name what is not enrolled"):
+        server_side.connection.execute(
+            f"UPDATE meter_readings SET {name} = 'stranger', reading_id = ?",  # noqa: S608 - ours
+            (months[0] * 10**10 + 9,),
+        )
+
+
+@pytest.mark.integration
 def test_nothing_is_deleted_by_what_may_not_see_the_newest_readings(server_side: Database) -> None:
     with server_side.transaction() as tx:
         tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")

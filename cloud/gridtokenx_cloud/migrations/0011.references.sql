@@ -40,7 +40,7 @@
 -- postgresql:             MESSAGE = ''a reading would name what is not enrolled, one of ''
 -- postgresql:                 || concat_ws('', '', NEW.meter_id, NEW.gateway_id, NEW.user_id);
 -- postgresql:     END IF;
--- postgresql:     RETURN NULL;
+-- postgresql:     RETURN NEW;
 -- postgresql: END';
 
 -- Only a snapshot of this moment shows the readings of whoever was waited for.
@@ -73,8 +73,9 @@
 -- postgresql:             REFERENCING NEW TABLE AS arrived
 -- postgresql:             FOR EACH STATEMENT EXECUTE FUNCTION refuse_unknown()'', part);
 -- postgresql:     END LOOP;
+-- postgresql:     -- Before: a row that moves to another partition is deleted and inserted, not updated.
 -- postgresql:     CREATE TRIGGER meter_readings_still_refer
--- postgresql:         AFTER UPDATE OF meter_id, gateway_id, user_id ON meter_readings FOR EACH ROW
+-- postgresql:         BEFORE UPDATE OF meter_id, gateway_id, user_id ON meter_readings FOR EACH ROW
 -- postgresql:         WHEN (OLD.meter_id <> NEW.meter_id OR OLD.gateway_id <> NEW.gateway_id
 -- postgresql:             OR OLD.user_id <> NEW.user_id)
 -- postgresql:         EXECUTE FUNCTION refuse_unknown_change();
