@@ -1,0 +1,4 @@
+-- postgresql: ALTER TABLE meter_epochs RESET (fillfactor);
+-- postgresql: ALTER TABLE seq_ranges RESET (fillfactor);
+-- postgresql: ALTER TABLE event_streams RESET (fillfactor);
+-- postgresql: ALTER TABLE meter_live RESET (fillfactor);
