@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping
 from operator import itemgetter
+from typing import Literal, NamedTuple
 
 from gridtokenx_cloud.adapters.store.database import Connection, Result, Row
 from gridtokenx_cloud.adapters.store.registry_rows import add_history, ask_history, moved_at_ms
@@ -39,8 +40,8 @@ FROM {keys} k JOIN meter_readings r ON r.reading_id = k.id
 # What is stored of an epoch after its last accepted reading: held, or rejected since. Rare, and no
 # more of it than an operator leaves lying for days; the time leads to it, of a year of others.
 _TRAIL_SQL = """
-SELECT r.meter_id, r.epoch, r.seq, r.boot_id, r.mono_ms, r.at_ms, r.import_wh, r.export_wh,
-       r.active_power_w, r.line
+SELECT r.meter_id, r.epoch, r.reading_id, r.seq, r.boot_id, r.mono_ms, r.at_ms, r.import_wh,
+       r.export_wh, r.active_power_w, r.line
 FROM (SELECT x.reading_id, row_number() OVER (PARTITION BY x.meter_id, x.epoch ORDER BY x.seq DESC)
              AS place
       FROM {keys} k JOIN meter_readings x ON x.meter_id = k.stream AND x.at_ms >= k.since
@@ -67,6 +68,38 @@ _DATED_SQL = """
 SELECT r.meter_id FROM {keys} b
 JOIN meter_readings r ON r.gateway_id = b.gateway AND r.boot_id = b.boot AND r.clock = 0
 """
+
+
+class _Epoch(NamedTuple):
+    """What `_EPOCH_SQL` gives."""
+
+    meter_id: str
+    epoch: str
+    status: Literal["accepted", "held"]
+    opened_at_ms: int
+    baseline_wh: int | None
+    credited_through_wh: int
+    baseline_reading_id: int | None
+    newest_reading_id: int | None
+    last_reading_id: int | None
+
+    @property
+    def key(self) -> StreamKey:
+        return self.meter_id, self.epoch
+
+
+class _Reading(NamedTuple):
+    """What `_READINGS_SQL` gives."""
+
+    reading_id: int
+    seq: int
+    boot_id: str
+    mono_ms: int
+    at_ms: int
+    import_wh: int
+    export_wh: int
+    active_power_w: int | None
+    line: bytes
 
 
 def load_books(tx: Connection, gateway_ids: Iterable[str], wanted: Iterable[Identity]) -> Books:
@@ -100,13 +133,15 @@ def load_books(tx: Connection, gateway_ids: Iterable[str], wanted: Iterable[Iden
         clocks = keyed_rows(tx, _CLOCKS_SQL, ("gateway", "boot"), sorted(boots))
     free_ids = iter([number for (number,) in ids.fetchall()])
     books = Books(reading_ids=free_ids, gateways=_statuses(gateways))
-    books.meters = {row["meter_id"]: Meter(**row) for row in meters}
+    for row in meters.fetchall():
+        meter = Meter(**dict(zip(row.keys(), row, strict=True)))
+        books.meters[meter.meter_id] = meter
     add_history(books, history)
     books.ranges = ranges_of(ranges, touched)
     load_lines(tx, books, identities)
-    _add_epochs(tx, books, epochs.fetchall(), set(keys))
-    for row in samples:
-        books.sample_times[row["meter_id"], row["epoch"]] = (row["seq"], row["at_ms"])
+    _add_epochs(tx, books, [_Epoch(*row) for row in epochs.fetchall()], set(keys))
+    for meter_id, epoch, seq, at_ms in samples:
+        books.sample_times[meter_id, epoch] = (seq, at_ms)
     for gateway_id, boot_id, clock, error_ms, mono_ms, wall_ms in clocks:
         books.clock_ties[gateway_id, boot_id] = ClockTie(
             clock=clock, error_ms=error_ms, mono_ms=mono_ms, wall_ms=wall_ms
@@ -121,7 +156,7 @@ def _lock_gateways(tx: Connection, names: list[tuple[str]]) -> Result:
 
 
 def _statuses(gateways: Result) -> dict[str, str]:
-    return {row["gateway_id"]: row["status"] for row in gateways}
+    return dict(map(tuple, gateways.fetchall()))
 
 
 def _lock_meters(
@@ -155,94 +190,97 @@ def _names(names: Iterable[str]) -> list[tuple[str]]:
 
 
 def _add_epochs(
-    tx: Connection, books: Books, rows: list[Row], touched: Container[StreamKey]
+    tx: Connection, books: Books, rows: list[_Epoch], touched: Container[StreamKey]
 ) -> None:
     readings = _named_readings(tx, rows, touched)
-    waiting: dict[StreamKey, Row | None] = {}
+    waiting: dict[StreamKey, _Reading | None] = {}
     for row in rows:
-        meter_id, epoch = row["meter_id"], row["epoch"]
         book = _book(row, readings)
-        if (meter_id, epoch) in touched:
-            books.epochs[meter_id, epoch] = book
-            if (last := readings.get(row["last_reading_id"])) is not None:
-                books.last_slots[meter_id, epoch] = _last_slot(last)
-                newest_id = row["newest_reading_id"]
-                if book.status == "accepted" and newest_id != row["last_reading_id"]:
-                    waiting[meter_id, epoch] = readings.get(newest_id)
-        if row["opened_at_ms"] > moved_at_ms(books, meter_id):
-            books.meters_with_epochs.add(meter_id)
+        if row.key in touched:
+            books.epochs[row.key] = book
+            if (last := readings.get(row.last_reading_id)) is not None:
+                books.last_slots[row.key] = _last_slot(last)
+                if book.status == "accepted" and row.newest_reading_id != row.last_reading_id:
+                    waiting[row.key] = readings.get(row.newest_reading_id)
+        if row.opened_at_ms > moved_at_ms(books, row.meter_id):
+            books.meters_with_epochs.add(row.meter_id)
         if book.span is not None:
-            books.windows.setdefault(meter_id, {})[epoch] = window(book.span)
+            books.windows.setdefault(row.meter_id, {})[row.epoch] = window(book.span)
     if waiting:
         _load_trails(tx, books, waiting)
 
 
-def _load_trails(tx: Connection, books: Books, waiting: Mapping[StreamKey, Row | None]) -> None:
+def _load_trails(
+    tx: Connection, books: Books, waiting: Mapping[StreamKey, _Reading | None]
+) -> None:
     """Load what is stored after the last accepted reading of each epoch, None = it has none yet."""
     trails = {key: [_last_slot(one)] if one else [] for key, one in waiting.items()}
     asked = [
-        (*key, newest["seq"], newest["at_ms"]) if newest else (*key, -1, 0)
+        (*key, newest.seq, newest.at_ms) if newest else (*key, -1, 0)
         for key, newest in sorted(waiting.items(), key=itemgetter(0))
     ]
     for row in keyed_rows(tx, _TRAIL_SQL, ("stream", "epoch", "#newest", "#since"), asked):
-        record = parse_line(row["line"])
+        meter_id, epoch, *values = row
+        reading = _Reading(*values)
+        record = parse_line(reading.line)
         prev = record.prev if isinstance(record, SlotRecord) else FIRST_PREV
-        trails[row["meter_id"], row["epoch"]].append(_last_slot(row)._replace(prev=prev))
+        trails[meter_id, epoch].append(_last_slot(reading)._replace(prev=prev))
     books.trails.update(trails)
 
 
 def _named_readings(
-    tx: Connection, epochs: list[Row], with_last: Container[StreamKey] = ()
-) -> dict[int, Row]:
+    tx: Connection, epochs: list[_Epoch], with_last: Container[StreamKey] = ()
+) -> dict[int | None, _Reading]:
     """Return by number the readings that these epochs name."""
-    wanted = {row[name] for row in epochs for name in ("baseline_reading_id", "newest_reading_id")}
-    wanted |= {
-        row["last_reading_id"] for row in epochs if (row["meter_id"], row["epoch"]) in with_last
-    }
-    ids = sorted(wanted - {None})
-    found = keyed_rows(tx, _READINGS_SQL, ("#id",), [(number,) for number in ids]) if ids else ()
-    return {row["reading_id"]: row for row in found}
+    named = {row.baseline_reading_id for row in epochs} | {row.newest_reading_id for row in epochs}
+    named |= {row.last_reading_id for row in epochs if row.key in with_last}
+    ids = sorted(number for number in named if number is not None)
+    if not ids:
+        return {}
+    found = keyed_rows(tx, _READINGS_SQL, ("#id",), [(number,) for number in ids]).fetchall()
+    return {reading.reading_id: reading for reading in map(_Reading._make, found)}
 
 
 def load_epochs(tx: Connection, meter_id: str) -> dict[str, EpochBook]:
     """Return what is known of each epoch of a meter."""
-    rows = keyed_rows(tx, _EPOCH_SQL, ("meter",), [(meter_id,)]).fetchall()
+    found = keyed_rows(tx, _EPOCH_SQL, ("meter",), [(meter_id,)]).fetchall()
+    rows = [_Epoch(*row) for row in found]
     readings = _named_readings(tx, rows)
-    return {row["epoch"]: _book(row, readings) for row in rows}
+    return {row.epoch: _book(row, readings) for row in rows}
 
 
-def _book(row: Row, readings: Mapping[int, Row]) -> EpochBook:
-    if row["baseline_wh"] is None:
-        return EpochBook(row["status"])
+def _book(row: _Epoch, readings: Mapping[int | None, _Reading]) -> EpochBook:
+    if row.baseline_wh is None:
+        return EpochBook(row.status)
     span = Span(
-        first=_mark(readings[row["baseline_reading_id"]]),
-        newest=_mark(readings[row["newest_reading_id"]]),
-        baseline_wh=row["baseline_wh"],
-        credited_through_wh=row["credited_through_wh"],
+        first=_mark(readings[row.baseline_reading_id]),
+        newest=_mark(readings[row.newest_reading_id]),
+        baseline_wh=row.baseline_wh,
+        credited_through_wh=row.credited_through_wh,
     )
-    return EpochBook(row["status"], span)
+    return EpochBook(row.status, span)
 
 
-def _mark(reading: Row) -> Mark:
+def _mark(reading: _Reading) -> Mark:
     return Mark(
-        reading_id=reading["reading_id"],
-        seq=reading["seq"],
-        export_wh=reading["export_wh"],
-        boot_id=reading["boot_id"],
-        mono_ms=reading["mono_ms"],
-        not_before_ms=reading["at_ms"],
-        not_after_ms=reading["at_ms"],
+        reading_id=reading.reading_id,
+        seq=reading.seq,
+        export_wh=reading.export_wh,
+        boot_id=reading.boot_id,
+        mono_ms=reading.mono_ms,
+        not_before_ms=reading.at_ms,
+        not_after_ms=reading.at_ms,
     )
 
 
-def _last_slot(reading: Row) -> LastSlot:
+def _last_slot(reading: _Reading) -> LastSlot:
     return LastSlot(
-        seq=reading["seq"],
-        line_hash=line_hash(reading["line"]),
-        boot_id=reading["boot_id"],
-        mono_ms=reading["mono_ms"],
-        at_ms=reading["at_ms"],
-        import_wh=reading["import_wh"],
-        export_wh=reading["export_wh"],
-        active_power_w=reading["active_power_w"],
+        seq=reading.seq,
+        line_hash=line_hash(reading.line),
+        boot_id=reading.boot_id,
+        mono_ms=reading.mono_ms,
+        at_ms=reading.at_ms,
+        import_wh=reading.import_wh,
+        export_wh=reading.export_wh,
+        active_power_w=reading.active_power_w,
     )

@@ -55,8 +55,8 @@ def ask_ranges(tx: Connection, touched: Mapping[StreamKey, set[int]]) -> Result:
 def ranges_of(rows: Result, touched: Iterable[StreamKey]) -> dict[StreamKey, Ranges]:
     """Return what `ask_ranges` found, ascending, for each stream."""
     found: dict[StreamKey, set[tuple[int, int]]] = {key: set() for key in touched}
-    for row in rows:
-        found[row["stream"], row["epoch"]].add((row["first_seq"], row["last_seq"]))
+    for stream, epoch, first, last in rows.fetchall():
+        found[stream, epoch].add((first, last))
     return {key: tuple(sorted(ranges)) for key, ranges in found.items()}
 
 
