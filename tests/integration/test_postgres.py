@@ -3,17 +3,24 @@
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from gridtokenx_cloud.adapters.store.database import Database, open_database
+from gridtokenx_cloud.adapters.store.ingest import SqlIngestUnit
 from gridtokenx_cloud.adapters.store.migrate import check_schema, migrate, rollback
 from gridtokenx_cloud.adapters.store.partitions import fold_months, keep_months_ahead
 from gridtokenx_cloud.adapters.store.postgres import PostgresDatabase
+from gridtokenx_cloud.adapters.verifier import verify
 from gridtokenx_cloud.errors import ConfigError, SchemaError, StoreBusyError, StoreRefusedError
+from gridtokenx_cloud.ingest import IngestService
+from gridtokenx_cloud.ports.ingest import IngestUnit
 from gridtokenx_cloud.tokenization import owner_percentile
+from gridtokenx_cloud.verify import ReadingRules
+from gridtokenx_wire.record import ClockQuality
+from gridtokenx_wire.signing import signer
 from tests.support import build_cloud as build
 from tests.support.archive import DAY_MS, archive, stored
 from tests.support.build_cloud import GATEWAY
@@ -443,3 +450,61 @@ async def test_a_month_goes_with_its_partition_when_its_readings_are_archived(
         assert all(box.proves(number) for number in ids)
         await mint.service.drain()
         assert (await mint.audit()).differences == ()
+
+
+MET_SQL = """
+SELECT coalesce(sum(seq_tup_read), 0) FROM pg_stat_xact_user_tables
+WHERE relname LIKE 'meter_readings%'
+"""
+FILL_SQL = """
+INSERT INTO meter_readings (reading_id, meter_id, epoch, seq, gateway_id, user_id,
+    reading_timestamp_ms, submitted_at_ms, interval_s, import_wh, export_wh, clock, flags,
+    boot_id, mono_ms, status, line)
+SELECT reading_id + n, meter_id, 'another', n, gateway_id, user_id, n, n, interval_s, import_wh,
+    export_wh, clock, flags, boot_id, mono_ms, 'late', line
+FROM meter_readings, generate_series(100, 30000) n WHERE seq = 1
+"""
+
+
+class CountingStore:
+    """`IngestStore` that notes how many readings each commit met by reading whole tables."""
+
+    def __init__(self, database: Database) -> None:
+        self.met: list[int] = []
+        self._database = database
+
+    @contextmanager
+    def transaction(self) -> Iterator[IngestUnit]:
+        with self._database.transaction() as tx:
+            before = tx.execute(MET_SQL).fetchone()[0]
+            yield SqlIngestUnit(tx)
+            self.met.append(tx.execute(MET_SQL).fetchone()[0] - before)
+
+
+def test_no_line_makes_the_server_read_all_readings(database: PostgresDatabase) -> None:
+    migrate(database)
+    undated = build.slot(at=build.stamp(3, clock=ClockQuality.UNSYNCHRONISED), export_wh=1)
+    store = CountingStore(database)
+    with build.cloud(database) as cloud:
+        cloud.take(GATEWAY.sends(build.slot(1, 10), build.slot(2, 20), undated, build.sample(4, 5)))
+        database.connection.execute(FILL_SQL)
+        (row,) = cloud.rows("SELECT min(month) FROM reading_months")
+        database.connection.execute(f"ANALYZE meter_readings_{row[0]}")
+        service = IngestService(
+            store, verify, signer(build.CLOUD_KEY), ReadingRules, build.TOKEN, cloud.clock
+        )
+
+        # The next one after one that is held; what comes again; another one under a stored seq.
+        for record in (
+            build.slot(5, 30_000),
+            build.slot(1, 10),
+            undated,
+            build.sample(4, 5),
+            build.slot(2, 21),
+        ):
+            service.process([GATEWAY.sends(record)])
+
+    assert service.totals["held"] == 1
+    assert service.totals["duplicate"] == 3
+    assert service.totals["rejected:ConflictingReading"] == 1
+    assert store.met == [0] * 5

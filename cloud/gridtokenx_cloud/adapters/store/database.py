@@ -63,6 +63,8 @@ class Dialect:
         batch_number_given: A statement after a batch was written under a given number, so that
             the next one gets a higher one; empty where the database sees to that.
         next_reading_ids: A statement that gives the next `?` free reading ids, one a row.
+        by_index: A statement after which the rows of this transaction are looked up by index,
+            however many the database takes them for; empty where it does so anyway.
     """
 
     locks_rows: bool
@@ -73,6 +75,7 @@ class Dialect:
     int_at: str
     batch_number_given: str
     next_reading_ids: str
+    by_index: str
 
     def row_lock(self, alias: str, *, skip_locked: bool = False) -> str:
         """Return what to put behind a SELECT so that nobody else changes the rows of *alias*.

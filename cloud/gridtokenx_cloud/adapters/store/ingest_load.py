@@ -12,6 +12,7 @@ from gridtokenx_cloud.adapters.store.stored_seqs import (
     ask_ranges,
     keyed_rows,
     load_lines,
+    look_up_by_index,
     ranges_of,
 )
 from gridtokenx_cloud.ledger import Mark, Span, window
@@ -219,6 +220,7 @@ def _load_trails(
         (*key, newest.seq, newest.at_ms) if newest else (*key, -1, 0)
         for key, newest in sorted(waiting.items(), key=itemgetter(0))
     ]
+    look_up_by_index(tx)
     for row in keyed_rows(tx, _TRAIL_SQL, ("stream", "epoch", "#newest", "#since"), asked):
         meter_id, epoch, *values = row
         reading = _Reading(*values)

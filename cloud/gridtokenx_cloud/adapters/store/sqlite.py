@@ -33,6 +33,7 @@ _DIALECT = Dialect(
     next_reading_ids="WITH RECURSIVE free(id) AS ("
     " SELECT coalesce(max(reading_id), 0) + 1 FROM meter_readings"
     " UNION ALL SELECT id + 1 FROM free LIMIT ?) SELECT id FROM free",
+    by_index="",
 )
 _NEVER = (
     sqlite3.IntegrityError,

@@ -42,6 +42,12 @@ def keyed_rows(
     return tx.execute(sql.format(keys=tx.dialect.rows(*columns)), (json.dumps(list(keys)),))
 
 
+def look_up_by_index(tx: Connection) -> None:
+    """Keep the database from reading a whole table for a few rows of it, up to the commit."""
+    if tx.dialect.by_index:
+        tx.execute(tx.dialect.by_index)
+
+
 def ask_ranges(tx: Connection, touched: Mapping[StreamKey, set[int]]) -> Result:
     """Ask, for each stream, for the stored ranges that hold or touch one of its `seq`."""
     asked = [
@@ -87,6 +93,7 @@ def load_lines(tx: Connection, books: Books, identities: Iterable[Identity]) -> 
         for stream, _, seq in gone:
             asked[stream].add(seq)
         runs = [(name, *run) for name, seqs in asked.items() for run in _runs(sorted(seqs))]
+        look_up_by_index(tx)
         for row in keyed_rows(tx, _LINES_OF_ANY_TIME_SQL, ("stream", "#low", "#high"), runs):
             books.lines[row["meter_id"], row["epoch"], row["seq"]] = row["line"]
     if gone := _not_found(books, again):
