@@ -8,11 +8,11 @@ from bench.store_rig import METERS, START_MS, gateway_of
 from gridtokenx_cloud.adapters.store.database import Database
 from gridtokenx_cloud.adapters.store.held import SqlHeldReadings
 from gridtokenx_cloud.adapters.store.ingest_load import load_books
+from gridtokenx_cloud.adapters.store.ingest_rows import save_changes
 from gridtokenx_cloud.adapters.store.mint import SqlMintStore
 from gridtokenx_cloud.adapters.store.mint_moves import check_claims
 from gridtokenx_cloud.adapters.store.views import SqlViews
-from gridtokenx_cloud.opened import identity_of
-from gridtokenx_cloud.ports.ingest import Identity
+from gridtokenx_cloud.ports.ingest import Changes, ClockTie, Identity
 from gridtokenx_cloud.ports.mint import Selection
 from gridtokenx_cloud.tokenization import RetryPolicy
 from tests.support import build_cloud as build
@@ -52,13 +52,14 @@ def index_earnings(database: Database) -> dict[str, dict[str, float]]:
     held = SqlHeldReadings(database, build.FakeClock(START_MS), actor="bench")
     queue = SqlMintStore(database, CONVERSION, RetryPolicy)
     gateway = gateway_of(0).gateway_id
-    tie = identity_of(gateway, build.clock_record(1, mono_ms=0, wall_ms=START_MS))
+    tie = ClockTie(clock=2, error_ms=0, mono_ms=0, wall_ms=START_MS)
+    dating = Changes(at_ms=START_MS, clock_ties={(gateway, build.BOOT): tie})
     wanted = Selection(now_ms=build.NOON_MS, limit=500, threshold_wh=0, owner_percent=100)
     asks: dict[str, Ask] = {
         "by_meter": lambda n: views.readings(f"M-{_meter(n)}", None, None, _PAGE),
         "unminted": lambda _: queue.fetch_unminted(wanted),
         "by_batch": lambda n: check_claims(database.connection, n + 1),
-        "undated": lambda _: load_books(database.connection, {gateway}, [tie]),
+        "undated": lambda _: save_changes(database.connection, dating),
         "held": lambda _: held.list_held(),
     }
     return {name: _earns(database, name, ask) for name, ask in asks.items()}
