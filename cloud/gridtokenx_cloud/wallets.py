@@ -4,9 +4,8 @@ Asked when an owner is enrolled or gets another wallet; the minter asks again be
 """
 
 import asyncio
-from typing import Any
 
-from gridtokenx_cloud.adapters.solana_rpc.accounts import enrolment_fault
+from gridtokenx_cloud.adapters.solana_rpc.accounts import Shown, account_in, enrolment_fault
 from gridtokenx_cloud.adapters.solana_rpc.rpc import HttpRpc, RpcRefusedError
 from gridtokenx_cloud.adapters.verifier import is_on_curve
 from gridtokenx_cloud.errors import RpcUnavailableError, ValidationError
@@ -40,21 +39,20 @@ def check_wallet(settings: Settings, user_id: str, wallet: str) -> WalletSeen:
     return WalletSeen("new" if account is None else "wallet")
 
 
-async def _account(settings: Settings, wallet: str) -> dict[str, Any] | None:
+async def _account(settings: Settings, wallet: str) -> Shown:
     """Ask one node after the other, each once."""
     timeout_s = min(settings.blockchain.rpc_timeout_secs, _LONGEST_WAIT_S)
     silent = RpcUnavailableError("no endpoint")
     for url in settings.cloud.solana_rpc_urls:
         node = HttpRpc(url, timeout_s)
         try:
-            reply = await node.call(
-                "getAccountInfo", wallet, {"commitment": "finalized", "encoding": "base64"}
+            return account_in(
+                await node.call(
+                    "getAccountInfo", wallet, {"commitment": "finalized", "encoding": "base64"}
+                )
             )
         except RpcUnavailableError as exc:
             silent = exc
-        else:
-            found: dict[str, Any] | None = reply["value"]
-            return found
         finally:
             await node.close()
     raise silent

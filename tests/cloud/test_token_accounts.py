@@ -9,11 +9,13 @@ from solders.system_program import ID as SYSTEM
 
 from gridtokenx_cloud.adapters.solana_rpc.accounts import (
     account_fault,
+    account_in,
     enrolment_fault,
     exists,
     wallet_fault,
 )
 from gridtokenx_cloud.adapters.solana_rpc.transactions import TOKEN, TOKEN_2022, Token
+from gridtokenx_cloud.errors import RpcUnavailableError
 
 MINT, OTHER = Pubkey.new_unique(), Pubkey.new_unique()
 WALLET = Pubkey.new_unique()
@@ -127,3 +129,26 @@ def test_what_is_no_token_account_is_told_by_what_it_is() -> None:
         None,
         None,
     ]
+
+
+def test_a_reply_holds_an_account_or_says_that_there_is_none() -> None:
+    account = {"owner": str(SYSTEM), "data": ["", "base64"], "executable": False}
+
+    assert account_in({"context": {}, "value": account}) == account
+    assert account_in({"context": {}, "value": None}) is None
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        None,
+        [],
+        "",
+        {"context": {}},
+        {"value": {}},
+        {"value": {"owner": str(TOKEN), "data": {"parsed": {}}, "executable": False}},
+    ],
+)
+def test_a_reply_of_another_form_counts_as_none(reply: object) -> None:
+    with pytest.raises(RpcUnavailableError, match="with no account"):
+        account_in(reply)

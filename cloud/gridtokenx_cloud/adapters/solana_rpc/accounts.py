@@ -7,6 +7,7 @@ from solders.pubkey import Pubkey
 from solders.system_program import ID as SYSTEM
 
 from gridtokenx_cloud.adapters.solana_rpc.transactions import TOKEN_PROGRAMS, Token
+from gridtokenx_cloud.errors import RpcUnavailableError
 
 Shown = dict[str, Any] | None
 """An account as JSON-RPC shows it; None = it does not exist."""
@@ -16,6 +17,20 @@ _TOKEN_PROGRAMS = frozenset(map(str, TOKEN_PROGRAMS.values()))
 _MULTISIG_BYTES = 355
 _KIND_OFFSET, _KIND_ACCOUNT = 165, b"\x02"
 _STATE_OFFSET, _INITIALIZED = 108, 1
+
+
+def account_in(reply: object) -> Shown:
+    """Return the account of a reply to `getAccountInfo`.
+
+    Raises:
+        RpcUnavailableError: It is no such reply.
+    """
+    match reply:
+        case {"value": None}:
+            return None
+        case {"value": {"owner": str(), "data": [str(), *_], "executable": bool()} as account}:
+            return dict(account)
+    raise RpcUnavailableError("a node answered getAccountInfo, but with no account")
 
 
 def wallet_fault(account: Shown) -> str | None:
