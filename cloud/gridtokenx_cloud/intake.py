@@ -64,12 +64,15 @@ class Intake:
         """Judge lines in order: the usual ones of a meter together, each other one alone."""
         at = 0
         while at < len(lines):
-            run = _run(lines, at)
-            taken = self._take_usual(run) if run else 0
-            at += taken
-            if taken < len(run) or not run:
+            end = _run_end(lines, at)
+            if end == at:
                 self.take(lines[at])
                 at += 1
+            while at < end:
+                at += self._take_usual(lines[at:end])
+                if at < end:
+                    self.take(lines[at])
+                    at += 1
 
     def _take_usual(self, run: Sequence[OpenedLine]) -> int:
         """Take the usual lines at the head of a run; return how many they are."""
@@ -224,8 +227,8 @@ class Intake:
         return self._answers.receipts(self.books.ranges, self.now_ms)
 
 
-def _run(lines: Sequence[OpenedLine], at: int) -> Sequence[OpenedLine]:
-    """Return the slot lines from *at* on that are of one meter and epoch, under one key."""
+def _run_end(lines: Sequence[OpenedLine], at: int) -> int:
+    """Return how far the slot lines from *at* on are of one meter and epoch, under one key."""
     first = lines[at]
     identity, end = first.identity, at
     while end < len(lines):
@@ -240,4 +243,4 @@ def _run(lines: Sequence[OpenedLine], at: int) -> Sequence[OpenedLine]:
         ):
             break
         end += 1
-    return lines[at:end]
+    return end

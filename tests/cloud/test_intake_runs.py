@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -188,3 +189,25 @@ def test_a_usual_line_comes_out_as_if_it_had_gone_the_long_way(sent: list[Step],
         slow = taken(long, copy.deepcopy(batch), first + 1, short=False)
 
         assert shown(quick) == shown(slow)
+
+
+class Looked(list[OpenedLine]):
+    """Lines that count how often one of them is looked at by its place."""
+
+    looks = 0
+
+    def __getitem__(self, at: Any) -> Any:
+        self.looks += isinstance(at, int)
+        return super().__getitem__(at)
+
+
+def test_lines_that_come_again_are_each_looked_at_a_few_times() -> None:
+    sender, known = Sender(), books()
+    batch = [sender.line(Step(0, 25, None, None)) for _ in range(200)]
+    taken(known, batch, 1, short=True)
+    again = Looked(batch)
+
+    intake = taken(known, again, 201, short=True)
+
+    assert intake.tally["duplicate"] == 200
+    assert again.looks <= 3 * 200
