@@ -17,7 +17,7 @@ from gridtokenx_cloud.ports.ingest import (
     StreamKey,
 )
 from gridtokenx_cloud.reading_events import failed_event
-from gridtokenx_cloud.remarks import LastSlot, Remark, follow, last_slot, remarks_on
+from gridtokenx_cloud.remarks import LastSlot, Remark, doubts_on, follow, last_slot, remarks_on
 from gridtokenx_cloud.verify import Meter, ReadingRules, check_epoch
 from gridtokenx_wire.record import SlotRecord
 
@@ -71,14 +71,15 @@ class SlotIntake:
         """Return what is odd beside the last stored reading, and since the last accepted one."""
         last, book = self.books.last_slots.get(key), self.books.epochs.get(key)
         beside = () if last is None or last.seq > seen.seq else (last,)
-        found = odd = remarks_on(slot, seen, beside, meter, self.rules)
+        found = remarks_on(slot, seen, beside, meter, self.rules)
         if found:
             self.remarks.update(str(one.name).lower() for one in found)
         if book is None or book.span is None:
-            odd = found & Remark.PHASE_SUM
-        elif (trail := self.books.trails.get(key)) is not None:
-            odd = remarks_on(slot, seen, trail, meter, self.rules)
-        return found, odd
+            return found, found & Remark.PHASE_SUM
+        trail = self.books.trails.get(key, beside)
+        if trail is beside and not found:
+            return found, found
+        return found, doubts_on(slot, seen, trail, meter, self.rules)
 
     def _keep(self, seen: LastSlot, key: StreamKey, verdict: Verdict) -> None:
         """Note what the next reading of the epoch is compared with."""

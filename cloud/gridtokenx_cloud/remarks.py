@@ -4,7 +4,7 @@ Every oddity stands with the stored reading and is counted, so that a meter or a
 to fail shows early. Whether one also holds the reading is decided by `plausibility`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntFlag
 from itertools import pairwise
 from typing import NamedTuple
@@ -96,10 +96,26 @@ def remarks_on(
     way.append(seen)
     if any(later.prev != earlier.line_hash for earlier, later in pairwise(way)):
         found |= Remark.CHAIN_GAP
-    if _is_stuck(way, meter, rules):
+    if _is_stuck(way, meter, rules, _flowing_w):
         found |= Remark.STUCK
     if _is_spiked(way, slot.interval_s * 1000, meter, rules):
         found |= Remark.SPIKE
+    return found
+
+
+def doubts_on(
+    slot: SlotRecord, seen: LastSlot, trail: Trail, meter: Meter, rules: ReadingRules
+) -> Remark:
+    """Return what is so odd that it may hold a reading; takes what `remarks_on` takes.
+
+    A register that stands while power is only drawn is right with its 0 Wh. Were it held, all the
+    time it stood would count for what the next reading claims.
+    """
+    found = remarks_on(slot, seen, trail, meter, rules)
+    if Remark.STUCK in found:
+        way = [*(one for one in trail if one.seq < seen.seq), seen]
+        if not _is_stuck(way, meter, rules, _fed_in_w):
+            found &= ~Remark.STUCK
     return found
 
 
@@ -109,19 +125,28 @@ def _passed_ms(earlier: LastSlot, later: LastSlot) -> int:
     return max(0, later.at_ms - earlier.at_ms)
 
 
-def _is_stuck(way: Trail, meter: Meter, rules: ReadingRules) -> bool:
+def _is_stuck(
+    way: Trail, meter: Meter, rules: ReadingRules, flow_w: Callable[[LastSlot], int]
+) -> bool:
     first, last, newest = way[0], way[-2], way[-1]
     if (newest.boot_id, newest.mono_ms) == (last.boot_id, last.mono_ms):
         return True
     if (newest.import_wh, newest.export_wh) != (first.import_wh, first.export_wh):
         return False
     flowed = sum(
-        min(abs(later.active_power_w or 0), abs(earlier.active_power_w or 0))
-        * _passed_ms(earlier, later)
+        min(flow_w(earlier), flow_w(later)) * _passed_ms(earlier, later)
         for earlier, later in pairwise(way)
     )
     # Less than two steps of a coarse register may flow before it moves.
     return flowed >= max(rules.stuck_wh, 2 * meter.resolution_wh) * _MS_PER_H
+
+
+def _flowing_w(one: LastSlot) -> int:
+    return abs(one.active_power_w or 0)
+
+
+def _fed_in_w(one: LastSlot) -> int:
+    return max(0, -(one.active_power_w or 0))
 
 
 def _is_spiked(way: Trail, slot_ms: int, meter: Meter, rules: ReadingRules) -> bool:

@@ -181,6 +181,21 @@ def test_a_stuck_register_is_held_by_default_and_catches_up_over_all_its_time(
     ]
 
 
+def test_a_register_that_rightly_stands_while_power_is_drawn_widens_no_bound(
+    new_cloud: NewCloud,
+) -> None:
+    cloud = new_cloud(ReadingRules())
+    still = [(seq, 1_000, 900) for seq in range(91, 97)]
+    night = day((90, 1_000, -400), *still, (97, 11_000, -400))
+
+    take_each(cloud, list(night.values()))
+
+    # 10 kWh would be right for the night at rated power, not for the slot after it.
+    assert [wh for _, _, wh, _ in cloud.readings()] == [0] * 8
+    assert [reason for *_, reason in cloud.readings()] == [None] * 7 + ["PowerExceeded"]
+    assert cloud.service.totals["remark:stuck"] == 6
+
+
 def test_a_chain_gap_holds_until_the_missing_line_is_here(new_cloud: NewCloud) -> None:
     cloud = new_cloud(ALL_HOLD)
     slots = day(*((seq, seq * 10, None) for seq in range(94, 99)))

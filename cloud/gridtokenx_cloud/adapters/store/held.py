@@ -15,7 +15,7 @@ from gridtokenx_cloud.ports.common import Clock
 from gridtokenx_cloud.ports.ingest import EpochBook
 from gridtokenx_cloud.reading_events import failed_event, received_event
 from gridtokenx_cloud.registry import HeldReading, check_epoch_name, release
-from gridtokenx_cloud.remarks import Trail, follow, last_slot, remarks_on
+from gridtokenx_cloud.remarks import Trail, doubts_on, follow, last_slot
 from gridtokenx_cloud.verify import Fault, Meter, ReadingRules, fault
 from gridtokenx_wire.encoding import parse_line
 from gridtokenx_wire.record import SlotRecord
@@ -186,7 +186,7 @@ class _Held:
             dated_ms=self.dated_ms,
             now_ms=self.received_ms,
             rules=rules,
-            odd=remarks_on(self.slot, self.seen, known, self.meter, rules),
+            odd=doubts_on(self.slot, self.seen, known, self.meter, rules),
             others=self.others,
         )
 
