@@ -250,3 +250,13 @@ def plans_of_ingest(own: Cloud) -> list[str]:
             ]
 
     return plans
+
+
+def test_refused_lines_that_come_together_are_kept_once_each_and_told_once(own: Cloud) -> None:
+    own.take(GATEWAY.message(b"noise 2", b"noise 1", b"noise 2"))
+
+    own.take(GATEWAY.message(b"noise 3", b"noise 1", b"noise 1"))
+
+    kept = own.rows("SELECT line, times FROM rejections ORDER BY times")
+    assert kept == [(b"noise 3", 1), (b"noise 2", 2), (b"noise 1", 3)]
+    assert len(own.rows("SELECT * FROM events")) == 3

@@ -6,21 +6,20 @@ from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
-from gridtokenx_cloud.adapters.store.database import Connection, Result
+from gridtokenx_cloud.adapters.store.database import Connection
 from gridtokenx_cloud.adapters.store.outbox import append_events
+from gridtokenx_cloud.adapters.store.refused_lines import keep_refused
 from gridtokenx_cloud.ports.ingest import (
     Changes,
     EpochBook,
     NewReading,
     NewRecord,
-    NewRejection,
     NewSample,
     StreamKey,
 )
 from gridtokenx_cloud.verify import LAST_DATE_MS
 from gridtokenx_wire.record import ClockRecord, EventRecord
 
-_DAY_MS = 86_400_000
 _SAVE_EPOCH_SQL = """
 INSERT INTO meter_epochs (meter_id, epoch, status, baseline_wh, baseline_seq,
     baseline_reading_id, credited_through_wh, newest_seq, newest_reading_id, opened_at_ms,
@@ -72,18 +71,6 @@ ON CONFLICT (meter_id) DO UPDATE SET
     current_ma = excluded.current_ma, frequency_mhz = excluded.frequency_mhz
 WHERE excluded.wall_ms >= meter_live.wall_ms
 """
-_SAVE_REJECTION_SQL = """
-INSERT INTO rejections (gateway_id, line_hash, line, code, reason, first_at_ms, last_at_ms)
-VALUES (?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (gateway_id, line_hash) DO UPDATE SET
-    times = rejections.times + 1, code = excluded.code, reason = excluded.reason,
-    last_at_ms = excluded.last_at_ms
-RETURNING times
-"""
-_COUNT_FLOOD_SQL = """
-INSERT INTO rejection_floods (gateway_id, day_ms, lines) VALUES (?, ?, ?)
-ON CONFLICT (gateway_id, day_ms) DO UPDATE SET lines = rejection_floods.lines + excluded.lines
-"""
 # What waits only for a better reading is covered once a newer one of its epoch is credited and the
 # registers of both agree; what is from before the baseline is not, and stays with the operator.
 _COVERED_TO_LATE_SQL = """
@@ -125,11 +112,9 @@ def save_changes(tx: Connection, changes: Changes) -> None:
         _date_by_clocks(tx, changes)
         if changes.newest_moved:
             settle_covered(tx, {meter_id for meter_id, _ in changes.epochs})
-        for gateway_id, lines in sorted(changes.uncounted.items()):
-            tx.execute(_COUNT_FLOOD_SQL, (gateway_id, at_ms // _DAY_MS * _DAY_MS, lines))
-        kept = [(new, _keep(tx, new, at_ms)) for new in changes.rejections]
-    # News are lines that came for the first time.
-    told = [(new.streams, new.event) for new, times in kept if times.fetchone()[0] == 1]
+        refused, news = keep_refused(tx, changes)
+    new_names = {(gateway_id, line_hash) for gateway_id, line_hash in news}
+    told = [(same[0].streams, same[0].event) for name, same in refused.items() if name in new_names]
     append_events(tx, [*changes.events, *told], at_ms, changes.readings)
 
 
@@ -151,13 +136,6 @@ def settle_covered(tx: Connection, meter_ids: Iterable[str]) -> None:
     meters = [[meter_id] for meter_id in sorted(meter_ids)]
     sql = _COVERED_TO_LATE_SQL.format(meters=tx.dialect.rows("meter_id"))
     tx.execute(sql, (json.dumps(meters),))
-
-
-def _keep(tx: Connection, new: NewRejection, at_ms: int) -> Result:
-    """Keep a refused line; tell how often these bytes have come."""
-    code, reason = new.fault.code, new.fault.reason
-    values = (new.gateway_id, new.line_hash, new.line, code, reason, at_ms, at_ms)
-    return tx.execute(_SAVE_REJECTION_SQL, values)
 
 
 def save_epochs(
