@@ -87,36 +87,48 @@ def remarks_on(
         meter: As enrolled.
         rules: The thresholds in force.
     """
-    found = Remark.NONE
-    if slot.flags and Quality.POWER_MISMATCH in slot.flags:
-        found = Remark.PHASE_SUM
-    way = [one for one in trail if one.seq < seen.seq]
-    if not way:
-        return found
-    way.append(seen)
-    if any(later.prev != earlier.line_hash for earlier, later in pairwise(way)):
-        found |= Remark.CHAIN_GAP
-    if _is_stuck(way, meter, rules, _flowing_w):
-        found |= Remark.STUCK
-    if _is_spiked(way, slot.interval_s * 1000, meter, rules):
-        found |= Remark.SPIKE
+    found = _phase_sum(slot)
+    if len(way := _way(seen, trail)) > 1:
+        if _has_gap(way):
+            found |= Remark.CHAIN_GAP
+        if _is_stuck(way, meter, rules, _flowing_w):
+            found |= Remark.STUCK
+        if _is_spiked(way, slot.interval_s * 1000, meter, rules):
+            found |= Remark.SPIKE
     return found
 
 
 def doubts_on(
     slot: SlotRecord, seen: LastSlot, trail: Trail, meter: Meter, rules: ReadingRules
 ) -> Remark:
-    """Return what is so odd that it may hold a reading; takes what `remarks_on` takes.
+    """Return what is so odd that it may hold a reading, as far as such readings are held.
 
-    A register that stands while power is only drawn is right with its 0 Wh. Were it held, all the
-    time it stood would count for what the next reading claims.
+    Takes what `remarks_on` takes. A register that stands while power is only drawn is right with
+    its 0 Wh. Were it held, all the time it stood would count for what the next reading claims.
     """
-    found = remarks_on(slot, seen, trail, meter, rules)
-    if Remark.STUCK in found:
-        way = [*(one for one in trail if one.seq < seen.seq), seen]
-        if not _is_stuck(way, meter, rules, _fed_in_w):
-            found &= ~Remark.STUCK
+    found = _phase_sum(slot)
+    if len(way := _way(seen, trail)) > 1:
+        if rules.chain_gap_holds and _has_gap(way):
+            found |= Remark.CHAIN_GAP
+        if rules.stuck_holds and _is_stuck(way, meter, rules, _fed_in_w):
+            found |= Remark.STUCK
+        if rules.spike_holds and _is_spiked(way, slot.interval_s * 1000, meter, rules):
+            found |= Remark.SPIKE
     return found
+
+
+def _phase_sum(slot: SlotRecord) -> Remark:
+    if slot.flags and Quality.POWER_MISMATCH in slot.flags:
+        return Remark.PHASE_SUM
+    return Remark.NONE
+
+
+def _way(seen: LastSlot, trail: Trail) -> Trail:
+    return [*(one for one in trail if one.seq < seen.seq), seen]
+
+
+def _has_gap(way: Trail) -> bool:
+    return any(later.prev != earlier.line_hash for earlier, later in pairwise(way))
 
 
 def _passed_ms(earlier: LastSlot, later: LastSlot) -> int:
