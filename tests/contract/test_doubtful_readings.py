@@ -89,6 +89,15 @@ def test_a_spike_waits_until_measured_power_explains_it_and_counts_once(
     ]
 
 
+def test_what_is_held_is_remembered_also_when_the_clock_was_set_back(new_cloud: NewCloud) -> None:
+    cloud = new_cloud(replace(ALL_HOLD, chain_gap_holds=False))
+    back = SPIKE[96].stamp._replace(wall_ms=SPIKE[95].stamp.wall_ms - 1)
+
+    take_each(cloud, [SPIKE[95], SPIKE[96]._replace(stamp=back), SPIKE[97]])
+
+    assert [reason for *_, reason in cloud.readings()] == [None, "Spike", "Spike"]
+
+
 def test_no_hour_without_power_explains_a_spike(new_cloud: NewCloud) -> None:
     cloud = new_cloud(ALL_HOLD)
     night = day((40, 1_000, 0), (41, 3_000, 0), *((seq, 3_000, 0) for seq in range(42, 101)))

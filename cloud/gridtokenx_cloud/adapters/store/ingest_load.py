@@ -38,6 +38,8 @@ SELECT r.reading_id, r.seq, r.boot_id, r.mono_ms, r.at_ms, r.import_wh, r.export
        r.active_power_w, r.line
 FROM {keys} k JOIN meter_readings r ON r.reading_id = k.id
 """
+_SET_BACK_MS = 86_400_000
+"""So far a gateway's clock may be set back between two readings."""
 # What is stored of an epoch after its last accepted reading: held, or rejected since. Rare, and no
 # more of it than an operator leaves lying for days; the time leads to it, of a year of others.
 _TRAIL_SQL = """
@@ -217,7 +219,7 @@ def _load_trails(
     """Load what is stored after the last accepted reading of each epoch, None = it has none yet."""
     trails = {key: [_last_slot(one)] if one else [] for key, one in waiting.items()}
     asked = [
-        (*key, newest.seq, newest.at_ms) if newest else (*key, -1, 0)
+        (*key, newest.seq, newest.at_ms - _SET_BACK_MS) if newest else (*key, -1, 0)
         for key, newest in sorted(waiting.items(), key=itemgetter(0))
     ]
     look_up_by_index(tx)
