@@ -219,6 +219,16 @@ def test_a_reading_that_is_moved_to_another_month_can_name_no_stranger_there(
 
 
 @pytest.mark.integration
+def test_a_temporary_table_hides_no_reading(server_side: Database) -> None:
+    with server_side.transaction() as tx:
+        add_readings(tx, {})
+
+    server_side.connection.execute("CREATE TEMP TABLE meter_readings (user_id text)")
+    with pytest.raises(StoreRefusedError, match="readings name this row of users"):
+        server_side.connection.execute(removal("user_id"))
+
+
+@pytest.mark.integration
 def test_nothing_is_deleted_by_what_may_not_see_the_newest_readings(server_side: Database) -> None:
     with server_side.transaction() as tx:
         tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
