@@ -9,7 +9,14 @@ from gridtokenx_wire import base58, canonical
 from gridtokenx_wire.encoding import MAX_LINES, join_lines, parse_line
 from gridtokenx_wire.errors import MalformedLineError, UnsupportedVersionError
 from gridtokenx_wire.receipt import decode_receipt
-from gridtokenx_wire.signing import RECEIPT_DOMAIN, RECORD_DOMAIN, seal, signer, verify_ed25519
+from gridtokenx_wire.signing import (
+    RECEIPT_DOMAIN,
+    RECORD_DOMAIN,
+    seal,
+    signer,
+    split,
+    verify_ed25519,
+)
 from gridtokenx_wire.state import decode_state
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
@@ -140,3 +147,33 @@ def test_half_a_character_is_refused_and_a_whole_one_in_two_halves_is_read() -> 
         canonical.load(rb'{"a":"\ud83d"}')
 
     assert canonical.load(rb'{"a":"\ud83d\ude00"}') == {"a": "\U0001f600"}
+
+
+def test_a_signature_has_one_spelling() -> None:
+    alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    tails = {
+        bytes([last]): b'{"a":1,"sig":"' + b"A" * 85 + bytes([last]) + b'"}' for last in alphabet
+    }
+
+    found = {last: _refusal(text) for last, text in tails.items()}
+
+    # 64 bytes end in the first two of a character's six bits.
+    assert {last for last, why in found.items() if why is None} == {b"A", b"Q", b"g", b"w"}
+    assert set(found.values()) == {None, "the signature is not in its shortest spelling"}
+
+
+@pytest.mark.parametrize("odd", [b"+", b"/", b"=", b"\n", b" ", b"\x00", b"\xff"])
+@pytest.mark.parametrize("place", [0, 40, 85])
+def test_a_signature_of_other_characters_is_refused(odd: bytes, place: int) -> None:
+    spelled = b"A" * place + odd + b"A" * (85 - place)
+
+    assert _refusal(b'{"a":1,"sig":"' + spelled + b'"}') == "the signature is not base64url"
+
+
+def _refusal(text: bytes) -> str | None:
+    """Return why there is no signature at the end, None where there is one."""
+    try:
+        split(text)
+    except MalformedLineError as exc:
+        return str(exc)
+    return None
