@@ -64,11 +64,14 @@ def test_roles_end_one_after_another_in_their_order() -> None:
 
     class Noting(Scripted):
         def run(self, stop: StopSignal) -> None:
+            self.working.set()
             stop.wait()
             ended.append(self.name)
 
-    supervisor = supervise(Noting("ingest"), Noting("settle"), Noting("api"))
+    roles = [Noting("ingest"), Noting("settle"), Noting("api")]
+    supervisor = supervise(*roles)
     supervisor.start()
+    assert all(role.working.wait(SOON_S) for role in roles)
     supervisor.request_stop()
     supervisor.wait()
 
