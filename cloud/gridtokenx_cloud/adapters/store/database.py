@@ -65,8 +65,6 @@ class Dialect:
         next_reading_ids: A statement that gives the next `?` free reading ids, one a row.
         by_index: A statement after which the rows of this transaction are looked up by index,
             however many the database takes them for; empty where it does so anyway.
-        in_order: A statement after which this transaction reads rows in the order of an index
-            instead of sorting what it takes for few; empty where it does so anyway.
     """
 
     locks_rows: bool
@@ -78,7 +76,6 @@ class Dialect:
     batch_number_given: str
     next_reading_ids: str
     by_index: str
-    in_order: str
 
     def row_lock(self, alias: str, *, skip_locked: bool = False) -> str:
         """Return what to put behind a SELECT so that nobody else changes the rows of *alias*.

@@ -65,17 +65,16 @@ class SqlMintQueue:
         """See `MintQueue.fetch_unminted`."""
         narrowed, values = _narrowed(selection)
         due: list[Row] = []
-        with self._database.snapshot() as tx:
-            # With statistics of before a backlog came PostgreSQL would read and sort all of it.
-            if tx.dialect.in_order:
-                tx.execute(tx.dialect.in_order)
-            if _select(tx, _ANY_DUE, selection.now_ms):
-                half = max(1, selection.limit // 2)
-                due = _select(tx, _DUE + narrowed + _OLDEST_FIRST, selection.now_ms, *values, half)
-            rest = selection.limit - len(due)
-            fresh = _select(tx, _FRESH + narrowed + _OLDEST_FIRST, *values, rest)
+        if self._select(_ANY_DUE, selection.now_ms):
+            half = max(1, selection.limit // 2)
+            due = self._select(_DUE + narrowed + _OLDEST_FIRST, selection.now_ms, *values, half)
+        rest = selection.limit - len(due)
+        fresh = self._select(_FRESH + narrowed + _OLDEST_FIRST, *values, rest)
         rows = sorted(due + fresh, key=lambda row: (row["submitted_at_ms"], row["reading_id"]))
         return [UnmintedReading(**dict(row)) for row in rows]
+
+    def _select(self, sql: str, *values: int) -> list[Row]:
+        return self._database.connection.execute(sql, values).fetchall()
 
     def seal(
         self,
@@ -134,10 +133,6 @@ class SqlMintQueue:
             " WHERE state IN ('sealed', 'signed', 'in_flight')"
         ).fetchone()
         return Backlog(row["free"] - row["waiting"], row["waiting"], live["n"])
-
-
-def _select(tx: Connection, sql: str, *values: int) -> list[Row]:
-    return tx.execute(sql, values).fetchall()
 
 
 def _narrowed(selection: Selection) -> tuple[str, list[int]]:

@@ -38,7 +38,6 @@ _DIALECT = Dialect(
     " SELECT base + nextval('meter_readings_reading_id_seq') % 10000000000"
     " FROM month, generate_series(1, ?::bigint)",
     by_index="SET LOCAL enable_seqscan = off",
-    in_order="SET LOCAL enable_sort = off",
 )
 _NEVER = (psycopg.IntegrityError, psycopg.DataError, UnicodeEncodeError, OverflowError)
 _TYPES_SQL = """

@@ -34,7 +34,6 @@ _DIALECT = Dialect(
     " SELECT coalesce(max(reading_id), 0) + 1 FROM meter_readings"
     " UNION ALL SELECT id + 1 FROM free LIMIT ?) SELECT id FROM free",
     by_index="",
-    in_order="",
 )
 _NEVER = (
     sqlite3.IntegrityError,
